@@ -1,0 +1,1 @@
+"""``make demo``: from nothing to a first replay of real data, on one machine."""

@@ -1,0 +1,1 @@
+"""A real Kubernetes on one Linux machine without Docker: its own etcd, control plane, containerd and kubelet."""

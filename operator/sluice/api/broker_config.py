@@ -1,0 +1,59 @@
+"""Which broker configurations are the operator's own: it computes them, so nobody else may set them."""
+
+from __future__ import annotations
+
+from typing import Final
+
+OWNED_KEYS: Final[tuple[str, ...]] = (
+    "advertised.listeners",
+    "authorizer.class.name",
+    "auto.include.jmx.reporter",
+    "broker.id",
+    "broker.rack",
+    "cluster.id",
+    "early.start.listeners",
+    "kafka.metrics.reporters",
+    "listeners",
+    "log.dir",
+    "log.dirs",
+    "metadata.log.dir",
+    "metric.reporters",
+    "node.id",
+    "principal.builder.class",
+    "process.roles",
+    "security.inter.broker.protocol",
+    "security.providers",
+    "super.users",
+)
+OWNED_PREFIXES: Final[tuple[str, ...]] = (
+    "controller.",
+    "inter.broker.",
+    "listener.",
+    "prometheus.metrics.reporter.",
+    "sasl.",
+    "ssl.",
+    "zookeeper.",
+)
+
+OWNED_MESSAGE: Final = (
+    "config has a key that the operator owns: leave out "
+    + ", ".join(OWNED_KEYS)
+    + " and whatever starts with "
+    + ", ".join(OWNED_PREFIXES)
+    + " (listeners, storage, racks and authentication have fields of their own)"
+)
+
+
+def is_owned(key: str) -> bool:
+    """Whether the operator alone sets this broker configuration."""
+    return key in OWNED_KEYS or key.startswith(OWNED_PREFIXES)
+
+
+def owned_rule() -> str:
+    """The same as a CEL rule on the map of configurations.
+
+    ``startsWith`` and ``in`` are cheap for any length of key; a regular expression would be over CEL's budget.
+    """
+    keys = ", ".join(f"'{key}'" for key in OWNED_KEYS)
+    prefixes = " && ".join(f"!k.startsWith('{prefix}')" for prefix in OWNED_PREFIXES)
+    return f"self.all(k, !(k in [{keys}]) && {prefixes})"

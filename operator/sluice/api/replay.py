@@ -1,0 +1,190 @@
+"""ReplayJob: one bounded replay, run to completion."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import Annotated
+
+from pydantic import Field
+
+from sluice.api.base import ClusterReference, Model, Status, Timestamp, cel, rules
+
+_ONE_BOUND = "[has(self.offset), has(self.time), has(self.at)].filter(x, x).size() == 1"
+
+
+class From(StrEnum):
+    """Named start of a range."""
+
+    EARLIEST = "Earliest"
+
+
+class To(StrEnum):
+    """Named end of a range."""
+
+    LATEST = "Latest"
+
+
+class Start(Model):
+    """Where the range starts (inclusive)."""
+
+    model_config = rules(cel(_ONE_BOUND, "say exactly one of offset, time and at"))
+
+    offset: int | None = Field(default=None, ge=0, description="First offset, in every partition of the range.")
+    time: Timestamp | None = Field(default=None, description="Records whose timestamp is at or after this time.")
+    at: From | None = Field(default=None, description="`Earliest`: the first record there is.")
+
+
+class End(Model):
+    """Where the range ends (exclusive)."""
+
+    model_config = rules(cel(_ONE_BOUND, "say exactly one of offset, time and at"))
+
+    offset: int | None = Field(
+        default=None, ge=0, description="First offset that isn't replayed, in every partition of the range."
+    )
+    time: Timestamp | None = Field(default=None, description="Records whose timestamp is before this time.")
+    at: To | None = Field(default=None, description="`Latest`: the last stable offset when the job is planned.")
+
+
+class Range(Model):
+    """What is replayed. It is turned into offsets, and frozen in status, before anything moves."""
+
+    model_config = rules(
+        cel(
+            "!has(self.from.offset) || !has(self.to.offset) || self.from.offset <= self.to.offset",
+            "the range ends before it starts: to.offset is below from.offset",
+        ),
+        cel(
+            "!has(self.from.time) || !has(self.to.time) || timestamp(self.from.time) <= timestamp(self.to.time)",
+            "the range ends before it starts: to.time is before from.time",
+        ),
+    )
+
+    from_: Start = Field(alias="from", default=Start(at=From.EARLIEST), description="Start (inclusive).")
+    to: End = Field(default=End(at=To.LATEST), description="End (exclusive).")
+    partitions: list[Annotated[int, Field(ge=0)]] = Field(
+        default_factory=list, max_length=10_000, description="Partitions; all if empty."
+    )
+    lateness_seconds: int = Field(
+        default=3600,
+        ge=0,
+        description="With `to.time`: records are not in order of time, so the partition is read on until the first record this much later than `to.time`; what is in between and outside the range is left out.",
+    )
+
+
+class Ordering(StrEnum):
+    """What to do where a replay puts old values after newer ones."""
+
+    REFUSE = "Refuse"
+    ACCEPT_REORDERING = "AcceptReordering"
+
+
+class Source(Model):
+    """Where records come from."""
+
+    topic: str = Field(min_length=1, max_length=249, description="Name in Kafka of the topic.")
+    range: Range = Field(default=Range(), description="What part of it.")
+
+
+class Target(Model):
+    """Where records go; partitions stay the same."""
+
+    topic: str = Field(
+        min_length=1,
+        max_length=249,
+        description="Name in Kafka of the topic. It must exist and have as many partitions as the source needs.",
+    )
+
+
+class ReplayJobSpec(Model):
+    """One replay. It can't be changed once made, but for what steers its run."""
+
+    model_config = rules(
+        cel(
+            "self.source == oldSelf.source && self.target == oldSelf.target && self.clusterRef == oldSelf.clusterRef && self.ordering == oldSelf.ordering && self.dryRun == oldSelf.dryRun && self.parallelism == oldSelf.parallelism && has(self.runId) == has(oldSelf.runId) && (!has(self.runId) || self.runId == oldSelf.runId)",
+            "a replay can't be changed once made: delete it, or make another ReplayJob",
+        ),
+        cel(
+            "self.source.topic != self.target.topic",
+            "a topic can't be copied onto itself: every record would come twice; choose another target",
+        ),
+    )
+
+    cluster_ref: ClusterReference = Field(description="The cluster with source and target.")
+    source: Source = Field(description="What is replayed.")
+    target: Target = Field(description="Where it goes.")
+    ordering: Ordering = Field(
+        default=Ordering.REFUSE,
+        description="A replay into a compacted topic, or one with live writers, puts old values after newer ones: refused unless `AcceptReordering`.",
+    )
+    dry_run: bool = Field(default=False, description="Plan only: the plan is in status, nothing moves.")
+    run_id: str | None = Field(
+        default=None,
+        min_length=1,
+        max_length=64,
+        description="A completed replay of the same name and spec isn't run again; another runId asks for another run.",
+    )
+    parallelism: int = Field(default=1, ge=1, le=100, description="Workers; partitions are shared out by size.")
+    backoff_limit: int = Field(default=6, ge=0, le=1000, description="How often a failed worker is started again.")
+    active_deadline_seconds: int | None = Field(
+        default=None, ge=1, description="Seconds after which the replay is given up."
+    )
+    ttl_seconds_after_finished: int | None = Field(
+        default=None, ge=0, description="Seconds after which the finished object is deleted; kept unless said."
+    )
+
+
+class PartitionRange(Model):
+    """The frozen range of one partition."""
+
+    partition: int = Field(description="Partition.")
+    start: int = Field(description="First offset.")
+    end: int = Field(description="First offset that isn't replayed.")
+    shard: int = Field(description="Worker that has this partition.")
+
+
+class ReplayPlan(Model):
+    """The frozen plan: the boundary between historical and live data."""
+
+    hash: str = Field(description="Hash of this plan.")
+    planned_at: Timestamp = Field(description="When the range was frozen.")
+    source_topic_id: str = Field(description="Kafka's id of the source topic.")
+    target_topic_id: str = Field(description="Kafka's id of the target topic.")
+    from_time: Timestamp | None = Field(default=None, description="Records before this time are left out.")
+    to_time: Timestamp | None = Field(default=None, description="Records at or after this time are left out.")
+    offsets: int = Field(description="Offsets in the range; records are at most as many.")
+    partitions: list[PartitionRange] = Field(default_factory=list, description="Range by partition.")
+    warnings: list[str] = Field(default_factory=list, description="What to know before it runs.")
+
+
+class ReplayProgress(Model):
+    """How far the replay is, from the committed positions."""
+
+    offsets_done: int = Field(description="Offsets passed.")
+    percent: int = Field(ge=0, le=100, description="Offsets passed, in per cent.")
+    records: int = Field(description="Records written to the target.")
+    bytes: int = Field(description="Bytes of record batches written to the target.")
+    records_per_second: int = Field(description="Rate since the last report.")
+    seconds_left: int | None = Field(default=None, description="Estimated time to completion.")
+
+
+class ReplayPhase(StrEnum):
+    """Where a replay stands; the conditions decide, this is for the eye."""
+
+    PENDING = "Pending"
+    PLANNED = "Planned"
+    RUNNING = "Running"
+    COMPLETED = "Completed"
+    ALREADY_COMPLETED = "AlreadyCompleted"
+    FAILED = "Failed"
+    REFUSED = "Refused"
+
+
+class ReplayJobStatus(Status):
+    """What became of a replay."""
+
+    phase: ReplayPhase | None = Field(default=None, description="Where the replay stands.")
+    plan: ReplayPlan | None = Field(default=None, description="The frozen plan.")
+    progress: ReplayProgress | None = Field(default=None, description="How far it is.")
+    start_time: Timestamp | None = Field(default=None, description="When the workers were started.")
+    completion_time: Timestamp | None = Field(default=None, description="When it ended, either way.")

@@ -1,0 +1,94 @@
+"""Topic: one Kafka topic, its partitions and configuration."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+
+from pydantic import Field
+
+from sluice.api.base import MAX_CONFIGS, NO_EMPTY_KEY, ClusterReference, ConfigValue, Model, Status, cel, rules, worded
+
+
+class DeletionPolicy(StrEnum):
+    """What becomes of the thing in Kafka when its Kubernetes object is deleted."""
+
+    RETAIN = "Retain"
+    DELETE = "Delete"
+
+
+class TopicSpec(Model):
+    """What a topic should be."""
+
+    model_config = rules(
+        cel(
+            "self.partitions >= oldSelf.partitions",
+            "partitions can't be lowered: Kafka has no way to remove one; "
+            "make a new topic and copy into it with a ReplayJob",
+            field_path=".partitions",
+        ),
+        cel(
+            "has(self.topicName) == has(oldSelf.topicName) && (!has(self.topicName) || self.topicName == oldSelf.topicName)",
+            "topicName can't be changed: make another Topic",
+        ),
+        cel("self.clusterRef == oldSelf.clusterRef", "clusterRef can't be changed: make another Topic"),
+        cel(
+            "!has(self.topicName) || (self.topicName != '.' && self.topicName != '..')",
+            "topicName can't be . or .. (Kafka reserves them): choose another name",
+        ),
+        cel(
+            "!has(self.config) || !('min.insync.replicas' in self.config) || "
+            "!self.config['min.insync.replicas'].matches('^[0-9]{1,5}$') || int(self.config['min.insync.replicas']) <= self.replicas",
+            "config min.insync.replicas is above replicas: no write with acks=all could ever succeed; lower it, or raise replicas",
+            field_path=".config",
+        ),
+        cel(
+            "!has(self.config) || !('min.insync.replicas' in self.config) || self.config['min.insync.replicas'].matches('^[1-9][0-9]{0,4}$')",
+            "config min.insync.replicas has to be a whole number from 1",
+            field_path=".config",
+        ),
+    )
+
+    cluster_ref: ClusterReference = Field(description="The cluster that holds the topic.")
+    topic_name: str | None = Field(
+        default=None,
+        description="Name in Kafka, if another than the object's. Letters, digits, `.`, `_` and `-`, at most 249.",
+        pattern=r"^[a-zA-Z0-9._-]+$",
+        json_schema_extra=worded(
+            "topicName has a character that Kafka doesn't allow: use letters, digits, ., _ and - only"
+        ),
+        min_length=1,
+        max_length=249,
+    )
+    partitions: int = Field(
+        default=1, ge=1, le=10_000, description="Number of partitions. Can be raised, never lowered."
+    )
+    allow_partition_increase: bool = Field(
+        default=False,
+        description="Consent to raising `partitions` of a topic that already holds records: keys will be placed on"
+        " other partitions from then on, which breaks the order per key across the change.",
+    )
+    replicas: int = Field(default=3, ge=1, le=32_767, description="Replicas of each partition.")
+    config: dict[str, ConfigValue] = Field(
+        default_factory=dict,
+        max_length=MAX_CONFIGS,
+        description="Topic configuration, as in Kafka's documentation; values are strings.",
+        json_schema_extra={"x-kubernetes-validations": [NO_EMPTY_KEY]},
+    )
+    deletion_policy: DeletionPolicy = Field(
+        default=DeletionPolicy.RETAIN,
+        description="What becomes of the topic in Kafka, and all its records, when this object is deleted.",
+    )
+
+
+class TopicStatus(Status):
+    """What a topic is."""
+
+    topic_name: str | None = Field(default=None, description="Name in Kafka.")
+    topic_id: str | None = Field(default=None, description="Kafka's id of the topic; a recreated topic has another.")
+    partitions: int | None = Field(default=None, description="Number of partitions in Kafka.")
+    replicas: int | None = Field(default=None, description="Replicas of a partition in Kafka.")
+    config_keys: list[str] = Field(
+        default_factory=list,
+        description="Configuration keys that Sluice has set: one that leaves the spec is reset to the cluster's default,"
+        " all others are left as they are.",
+    )

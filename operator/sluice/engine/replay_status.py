@@ -1,0 +1,138 @@
+"""What a replay's status says at each step; progress is written at most every two seconds."""
+
+from __future__ import annotations
+
+import dataclasses
+from datetime import datetime, timedelta
+from typing import Any, Final, Literal
+
+from sluice.api.base import Condition, ConditionType, Reason
+from sluice.api.objects import Key, ReplayJob
+from sluice.api.replay import ReplayJobStatus, ReplayPhase, ReplayPlan, ReplayProgress
+from sluice.engine import status as conditions
+from sluice.engine.reconciler import Context
+
+_PROGRESS_EVERY: Final = timedelta(seconds=2)
+
+
+class ReplayReport:
+    """Writes status, Events and metrics of replays."""
+
+    def __init__(self, context: Context) -> None:
+        self._context = context
+        self._written: dict[Key, datetime] = {}
+
+    def forget(self, key: Key) -> None:
+        """The object is gone."""
+        self._written.pop(key, None)
+
+    def tell(
+        self, job: ReplayJob, reason: Reason, message: str, type_: Literal["Normal", "Warning"] = "Normal"
+    ) -> None:
+        """An Event."""
+        self._context.events.publish(job, type_, reason, message, action="Replay")
+
+    async def planned(self, job: ReplayJob, plan: ReplayPlan) -> ReplayJob:
+        """The range is frozen."""
+        sentence = _plan_sentence(job, plan)
+        if job.spec.dry_run:
+            message = f"{sentence}; it is a dry run, so nothing moves"
+            found = conditions.ready(job, self._now(), message, reason=Reason.PLANNED, own=[_planned(sentence)])
+            ended: dict[str, Any] = {"completion_time": self._now()}
+        else:
+            found = conditions.reconciling(job, self._now(), Reason.PLANNED, sentence, own=[_planned(sentence)])
+            ended = {}
+        self.tell(job, Reason.PLANNED, "; ".join([sentence, *plan.warnings]), "Warning" if plan.warnings else "Normal")
+        return await self._write(job, found, phase=ReplayPhase.PLANNED, plan=plan, **ended)
+
+    async def started(self, job: ReplayJob, plan: ReplayPlan) -> ReplayJob:
+        """Workers may run now; the plan is the ledger's, whatever the status said."""
+        message = f"records are being copied to {job.spec.target.topic}"
+        own = [_planned(_plan_sentence(job, plan))]
+        found = conditions.reconciling(job, self._now(), Reason.RUNNING, message, own=own)
+        start = job.status.start_time or self._now()
+        return await self._write(job, found, phase=ReplayPhase.RUNNING, plan=plan, start_time=start)
+
+    async def progress(self, job: ReplayJob, measured: ReplayProgress) -> bool:
+        """Write progress if there is some, and if the last was written two seconds ago; True if it was written."""
+        self._measure(job, measured)
+        last, now = self._written.get(job.key), self._now()
+        before = job.status.progress
+        moved = before is None or (before.offsets_done, before.records) != (measured.offsets_done, measured.records)
+        if not moved or (last is not None and now - last < _PROGRESS_EVERY):
+            return False
+        self._written[job.key] = now
+        await self._write(job, job.status.conditions, progress=measured)
+        return True
+
+    async def completed(self, job: ReplayJob, plan: ReplayPlan, measured: ReplayProgress) -> None:
+        """All of it is in the target."""
+        self._measure(job, measured)
+        message = f"{measured.records:,} records were copied to {job.spec.target.topic}, each once"
+        own = [_planned(_plan_sentence(job, plan)), _holds(ConditionType.COMPLETE, Reason.COMPLETED, message)]
+        found = conditions.ready(job, self._now(), message, reason=Reason.COMPLETED, own=own)
+        self.tell(job, Reason.COMPLETED, message)
+        await self._end(job, found, ReplayPhase.COMPLETED, plan=plan, progress=measured)
+
+    async def already_completed(self, job: ReplayJob, plan: ReplayPlan, at: str, records: int) -> None:
+        """An earlier object of this name and spec has done it."""
+        message = (
+            f"a replay of this name and spec was completed at {at} ({records:,} records), so nothing was copied again;"
+            " another spec.runId asks for another run"
+        )
+        own = [_holds(ConditionType.COMPLETE, Reason.ALREADY_COMPLETED, message)]
+        found = conditions.ready(job, self._now(), message, reason=Reason.ALREADY_COMPLETED, own=own)
+        self.tell(job, Reason.ALREADY_COMPLETED, message)
+        await self._end(job, found, ReplayPhase.ALREADY_COMPLETED, plan=plan)
+
+    async def refused(self, job: ReplayJob, message: str) -> None:
+        """It isn't done, and nothing has moved."""
+        own = [_holds(ConditionType.FAILED, Reason.REFUSED, message)]
+        found = conditions.stalled(job, self._now(), Reason.REFUSED, message, own=own)
+        self.tell(job, Reason.REFUSED, message, "Warning")
+        await self._end(job, found, ReplayPhase.REFUSED)
+
+    async def failed(self, job: ReplayJob, reason: Reason, message: str, measured: ReplayProgress) -> None:
+        """It can't go on."""
+        self._measure(job, measured)
+        own = [_holds(ConditionType.FAILED, reason, message)]
+        found = conditions.stalled(job, self._now(), reason, message, own=own)
+        self.tell(job, reason, message, "Warning")
+        await self._end(job, found, ReplayPhase.FAILED, progress=measured)
+
+    async def _end(self, job: ReplayJob, found: list[Condition], phase: ReplayPhase, **values: Any) -> None:
+        self._written.pop(job.key, None)
+        await self._write(job, found, phase=phase, completion_time=self._now(), **values)
+
+    async def _write(self, job: ReplayJob, found: list[Condition], **values: Any) -> ReplayJob:
+        status: ReplayJobStatus = job.status.model_copy(update={"conditions": found, **values})
+        await conditions.write_status(self._context, job, status)
+        return dataclasses.replace(job, status=status)
+
+    def _measure(self, job: ReplayJob, measured: ReplayProgress) -> None:
+        metrics = self._context.metrics
+        labels = (job.namespace, job.name)
+        offsets = job.status.plan.offsets if job.status.plan else 0
+        metrics.replace(job.key, metrics.replay_offsets, {labels: offsets})
+        metrics.replace(job.key, metrics.replay_offsets_done, {labels: measured.offsets_done})
+        metrics.replace(job.key, metrics.replay_records, {labels: measured.records})
+        metrics.replace(job.key, metrics.replay_bytes, {labels: measured.bytes})
+
+    def _now(self) -> datetime:
+        return self._context.clock().replace(microsecond=0)
+
+
+def _plan_sentence(job: ReplayJob, plan: ReplayPlan) -> str:
+    count = len(plan.partitions)
+    return (
+        f"{plan.offsets:,} offsets of {count} {'partition' if count == 1 else 'partitions'} of {job.spec.source.topic}"
+        f" are to be copied to {job.spec.target.topic} (plan {plan.hash})"
+    )
+
+
+def _planned(message: str) -> Condition:
+    return _holds(ConditionType.PLANNED, Reason.PLANNED, message)
+
+
+def _holds(type_: ConditionType, reason: Reason, message: str) -> Condition:
+    return conditions.condition(type_, True, reason, message)

@@ -1,0 +1,22 @@
+"""kopf's edge for User: events are passed on, objects to be admitted are judged."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import kopf
+
+from sluice.api.base import GROUP, VERSION
+from sluice.handlers.admission import judged
+
+
+@kopf.on.event(GROUP, VERSION, "users")
+async def on_event(event: kopf.RawEvent, memo: Any, **_: Any) -> None:
+    """A user has been listed, made, changed or deleted."""
+    await memo.edge.event(event)
+
+
+@kopf.on.validate(GROUP, VERSION, "users", id="validate-users", operations=["CREATE", "UPDATE"])
+def validate(body: kopf.Body, memo: Any, **kwargs: Any) -> None:
+    """Refuse what can't be, with sentences that say what to do."""
+    judged(memo.edge, body, kwargs["old"])

@@ -1,0 +1,146 @@
+"""How far a replay is, and what follows: decided from committed positions and from the state of its workers."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from enum import Enum
+from typing import Any, Final
+
+from sluice.api.base import Reason
+from sluice.api.replay import ReplayPlan, ReplayProgress
+
+_REASONS: Final = {"POSITION_LOST": Reason.POSITION_LOST, "RANGE_LOST": Reason.RANGE_LOST}
+
+
+@dataclass(frozen=True)
+class Committed:
+    """A committed position, and what has been written until it."""
+
+    offset: int
+    records: int
+    bytes: int
+
+
+@dataclass(frozen=True)
+class Sample:
+    """An earlier look, to tell the rate by."""
+
+    time: datetime
+    offsets: int
+    records: int
+
+
+@dataclass(frozen=True)
+class Workers:
+    """The Kubernetes Job: whether it is there, and whether it ended badly (``failure``: reason and sentence)."""
+
+    exist: bool
+    failure: tuple[Reason, str] | None = None
+
+
+class Step(Enum):
+    """What to do next about a replay whose plan is frozen and whose start is recorded."""
+
+    COMPLETE = "every position is at its end"
+    FAIL = "it can't go on"
+    START = "workers have to be started"
+    WATCH = "workers are on it"
+
+
+@dataclass(frozen=True)
+class Decision:
+    """The next step; ``reason`` and ``message`` of a failure."""
+
+    step: Step
+    reason: Reason = Reason.RUNNING
+    message: str = ""
+
+
+def decide(
+    plan: ReplayPlan,
+    positions: Mapping[int, Committed],
+    workers: Workers,
+    started: datetime | None,
+    deadline_seconds: int | None,
+    now: datetime,
+) -> Decision:
+    """The next step. Completion is what positions say, whatever became of the workers."""
+    lost = [p.partition for p in plan.partitions if p.partition not in positions]
+    if lost:
+        some = ", ".join(map(str, lost[:5]))
+        return Decision(
+            Step.FAIL,
+            Reason.POSITION_LOST,
+            f"the committed position of {'partition' if len(lost) == 1 else 'partitions'} {some} is gone, and starting"
+            " again would copy records twice: find out how far the target is, and make another ReplayJob from there",
+        )
+    if all(positions[p.partition].offset >= p.end for p in plan.partitions):
+        return Decision(Step.COMPLETE, Reason.COMPLETED)
+    if workers.failure:
+        return Decision(Step.FAIL, *workers.failure)
+    if started and deadline_seconds and now >= started + timedelta(seconds=deadline_seconds):
+        return Decision(
+            Step.FAIL,
+            Reason.DEADLINE_EXCEEDED,
+            f"it wasn't done within {deadline_seconds} s (spec.activeDeadlineSeconds); what was committed stands, and"
+            " the same replay made again goes on from there",
+        )
+    return Decision(Step.WATCH if workers.exist else Step.START)
+
+
+def progress(
+    plan: ReplayPlan, positions: Mapping[int, Committed], before: Sample | None, now: datetime
+) -> tuple[ReplayProgress, Sample]:
+    """How far it is, with the rate since ``before``; and the sample to compare with next."""
+    done = sum(min(max(positions[p.partition].offset - p.start, 0), p.end - p.start) for p in plan.partitions)
+    records = sum(position.records for position in positions.values())
+    seconds = (now - before.time).total_seconds() if before else 0.0
+    rate = (records - before.records) / seconds if before and seconds > 0 else 0.0
+    speed = (done - before.offsets) / seconds if before and seconds > 0 else 0.0
+    left = plan.offsets - done
+    return (
+        ReplayProgress(
+            offsets_done=done,
+            percent=100 if not left else min(99, done * 100 // plan.offsets),
+            records=records,
+            bytes=sum(position.bytes for position in positions.values()),
+            records_per_second=round(max(0.0, rate)),
+            seconds_left=0 if not left else round(left / speed) if speed > 0 else None,
+        ),
+        Sample(now, done, records),
+    )
+
+
+def worker_state(job: Mapping[str, Any] | None, pods: Sequence[Mapping[str, Any]]) -> Workers:
+    """What a Kubernetes Job and its pods say."""
+    if job is None:
+        return Workers(exist=False)
+    conditions = (job.get("status") or {}).get("conditions") or ()
+    failed = next((c for c in conditions if c["type"] in ("Failed", "FailureTarget") and c["status"] == "True"), None)
+    if failed is None:
+        return Workers(exist=True)
+    last = _last_words(pods)
+    if last is None:
+        said = failed.get("message") or failed.get("reason") or "it says nothing more"
+        return Workers(True, (Reason.WORKER_FAILED, f"the workers failed: {said}"))
+    return Workers(True, last)
+
+
+def _last_words(pods: Sequence[Mapping[str, Any]]) -> tuple[Reason, str] | None:
+    """What the pod that failed last wrote into its termination log."""
+    found: list[tuple[str, str]] = []
+    for pod in pods:
+        for container in (pod.get("status") or {}).get("containerStatuses") or ():
+            ended = (container.get("state") or {}).get("terminated") or {}
+            if ended.get("exitCode") and ended.get("message"):
+                found.append((ended.get("finishedAt") or "", ended["message"]))
+    for _, message in sorted(found, reverse=True):
+        try:
+            said = json.loads(message)
+            return _REASONS.get(said["code"], Reason.WORKER_FAILED), str(said["error"])
+        except (ValueError, KeyError, TypeError):
+            continue
+    return None

@@ -1,0 +1,147 @@
+"""Records inside a batch, touched as little as possible: only timestamps and offsets are read or written.
+
+Of each record the key, value and headers are one stretch of bytes that goes on as it is (format v2, KIP-98).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Final, NamedTuple
+
+from sluice.replay.batch import HEADER_BYTES, Batch, assemble
+from sluice.replay.compression import compress, decompress
+from sluice.replay.errors import CorruptBatchError, RefusedError
+
+_MAX_VARINT_BYTES: Final = 10
+
+
+class Record(NamedTuple):
+    """One record: its offset and Unix time in milliseconds, and key, value and headers as they stand in the batch."""
+
+    offset: int
+    timestamp: int
+    content: memoryview
+
+
+def read_records(batch: Batch) -> list[Record]:
+    """The records of a batch in order.
+
+    Raises:
+        CorruptBatchError: the bytes are not as many whole records as the header says.
+    """
+    payload = memoryview(decompress(batch.codec, batch.view[HEADER_BYTES:]))
+    append_time = batch.max_timestamp if batch.log_append_time else None
+    records: list[Record] = []
+    position = 0
+    try:
+        for _ in range(batch.records):
+            length, position = _varint(payload, position)
+            end = position + length
+            if length < 3 or end > len(payload):
+                raise CorruptBatchError(f"offset {batch.base_offset}: a record says that it is {length} bytes long")
+            timestamp_delta, position = _varint(payload, position + 1)  # the first byte, attributes, has no use yet
+            offset_delta, position = _varint(payload, position)
+            if position > end or not 0 <= offset_delta <= batch.last_offset_delta:
+                raise CorruptBatchError(f"offset {batch.base_offset}: a record's header is damaged")
+            timestamp = batch.base_timestamp + timestamp_delta if append_time is None else append_time
+            records.append(Record(batch.base_offset + offset_delta, timestamp, payload[position:end]))
+            position = end
+    except IndexError:
+        raise CorruptBatchError(f"offset {batch.base_offset}: the batch ends in the middle of a record") from None
+    if position != len(payload):
+        raise CorruptBatchError(f"offset {batch.base_offset}: {len(payload) - position} bytes after the last record")
+    return records
+
+
+def write_batches(records: Sequence[Record], codec: int, limit: int, where: str) -> list[tuple[memoryview, int]]:
+    """Batches with ``records`` in order, none larger than ``limit`` bytes, each with its number of records.
+
+    Raises:
+        RefusedError: a single record is larger than ``limit``.
+    """
+    if not records:
+        return []
+    batch = _write(records, codec)
+    if len(batch) <= limit:
+        return [(batch, len(records))]
+    if len(records) == 1:
+        raise RefusedError(
+            f"{where}, offset {records[0].offset}: the record needs a batch of {len(batch)} bytes, and the target takes"
+            f" {limit}; raise max.message.bytes of the target topic"
+        )
+    half = len(records) // 2
+    return write_batches(records[:half], codec, limit, where) + write_batches(records[half:], codec, limit, where)
+
+
+def _write(records: Sequence[Record], codec: int) -> memoryview:
+    base = records[0].timestamp
+    data = bytearray()
+    for delta, record in enumerate(records):
+        head = bytearray(1)
+        _append_varint(head, record.timestamp - base)
+        _append_varint(head, delta)
+        _append_varint(data, len(head) + len(record.content))
+        data += head
+        data += record.content
+    latest = max(record.timestamp for record in records)
+    return assemble(compress(codec, data), codec, len(records), base, latest)
+
+
+def _varint(data: memoryview, position: int) -> tuple[int, int]:
+    """Read a zigzag varint; returns it and the position after it."""
+    byte = data[position]
+    if byte < 0x80:
+        return (byte >> 1) ^ -(byte & 1), position + 1
+    value, shift = byte & 0x7F, 7
+    for at in range(position + 1, position + _MAX_VARINT_BYTES):
+        byte = data[at]
+        value |= (byte & 0x7F) << shift
+        if byte < 0x80:
+            return (value >> 1) ^ -(value & 1), at + 1
+        shift += 7
+    raise CorruptBatchError("a number in a record has no end")
+
+
+def _append_varint(data: bytearray, value: int) -> None:
+    value = (value << 1) ^ (value >> 63)
+    while value > 0x7F:
+        data.append((value & 0x7F) | 0x80)
+        value >>= 7
+    data.append(value)
+
+
+def control_type(batch: Batch) -> int:
+    """What a control batch says: 0 the transaction was aborted, 1 it was committed, others are for other uses.
+
+    Raises:
+        CorruptBatchError: it isn't a marker.
+    """
+    content = read_records(batch)[0].content
+    length, position = _varint(content, 0)
+    if length < 4 or position + 4 > len(content):
+        raise CorruptBatchError(f"offset {batch.base_offset}: a control batch has no type")
+    return int.from_bytes(content[position + 2 : position + 4], "big")
+
+
+def key_and_value(content: memoryview) -> tuple[bytes | None, bytes | None]:
+    """Key and value out of a record's content."""
+    key, position = _field(content, 0)
+    value, _ = _field(content, position)
+    return key, value
+
+
+def content_of(key: bytes | None, value: bytes | None) -> memoryview:
+    """A record's content, without headers."""
+    data = bytearray()
+    for field in (key, value):
+        _append_varint(data, -1 if field is None else len(field))
+        data += field or b""
+    data.append(0)
+    return memoryview(data)
+
+
+def _field(content: memoryview, position: int) -> tuple[bytes | None, int]:
+    length, position = _varint(content, position)
+    if length < 0:
+        return None, position
+    return bytes(content[position : position + length]), position + length

@@ -1,0 +1,545 @@
+"""ReplayJobs on a real API server and a real Kafka with an authorizer; the test is the kubelet and runs the workers."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import json
+from collections.abc import AsyncIterator, Iterator
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+from cryptography import x509
+
+from sluice.api.base import Reason
+from sluice.api.objects import Key
+from sluice.engine.errors import WaitingError
+from sluice.engine.reconciler import Outcome
+from sluice.engine.replay import ReplayJobReconciler
+from sluice.kafka.admin import KafkaAdmin
+from sluice.plan.observed import AclBinding, NewTopic
+from sluice.plan.replay import ledger_key, run_name
+from sluice.replay.assignment import Assignment
+from sluice.replay.ledger import Ledger, LedgerState
+from sluice.replay.worker import connection_settings
+from tests.integration.support.replay import (
+    JANUARY_2013,
+    KEEP,
+    Replay,
+    fill,
+    producer,
+    read_back,
+    records,
+    transaction,
+    write_secret,
+)
+from tests.integration.support.world import World, world
+from tests.support.certificates import _pem as key_pem
+from tests.support.kafka import KafkaCluster, start_cluster
+from tests.support.processes import wait_until
+
+POOL = {"name": "kafka", "roles": ["controller", "broker"], "replicas": 1, "storage": {"size": "1Gi"}}
+
+
+@pytest.fixture(scope="module")
+def guarded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[KafkaCluster]:
+    """A broker that allows only what ACLs say."""
+    config = {
+        "authorizer.class.name": "org.apache.kafka.metadata.authorizer.StandardAuthorizer",
+        "super.users": "User:ANONYMOUS",
+        "ssl.principal.mapping.rules": "RULE:^CN=([^,]+).*$/$1/",
+    }
+    with start_cluster(tmp_path_factory.mktemp("guarded") / "cluster", config=config, tls=True) as cluster:
+        yield cluster
+
+
+@pytest.fixture
+async def here(kubeconfig: Path, guarded: KafkaCluster) -> AsyncIterator[World]:
+    """A namespace with a cluster that runs in Sluice's way."""
+    spec = {"nodePools": [POOL], "listeners": [{"name": "tls", "port": 9093}]}
+    async with world(kubeconfig, guarded, spec) as made:
+        assert guarded.ca is not None
+        status = {"status": {"listeners": [{"name": "tls", "bootstrapServers": guarded.bootstrap_of("TLS")}]}}
+        await made.kube.patch(
+            "sluice.dev/v1alpha1", "MessagingCluster", made.namespace, "demo", status, subresource="status"
+        )
+        await made.make_secret("demo-ca-cert", {"ca.crt": guarded.ca.ca_pem})
+        await made.make_secret("demo-clients-ca", {"ca.crt": guarded.ca.ca_pem, "ca.key": key_pem(guarded.ca._key)})
+        with_replays(made)
+        yield made
+
+
+@pytest.fixture
+async def outside(kubeconfig: Path, kafka: KafkaCluster) -> AsyncIterator[World]:
+    """A namespace with an external cluster in plain text, without authorizer."""
+    async with world(kubeconfig, kafka) as made:
+        with_replays(made)
+        yield made
+
+
+def with_replays(made: World) -> None:
+    """A reconciler that remembers nothing, as after a restart of the operator."""
+    made._reconcilers["ReplayJob"] = ReplayJobReconciler(made.context)
+
+
+async def topics(here: World, partitions: int = 2, **target: str) -> tuple[str, str]:
+    """Source and target of this test."""
+    source, goal = f"{here.namespace}.source", f"{here.namespace}.target"
+    made = await here.admin.create_topics(
+        [NewTopic(source, partitions, 1, KEEP), NewTopic(goal, partitions, 1, (*KEEP, *target.items()))]
+    )
+    assert set(made.values()) == {None}
+    return source, goal
+
+
+async def apply(here: World, source: str, target: str, name: str = "replay", **spec: Any) -> Key:
+    """A ReplayJob."""
+    return await here.apply("ReplayJob", name, {"source": {"topic": source}, "target": {"topic": target}, **spec})
+
+
+async def job_of(here: World, key: Key) -> tuple[str, dict[str, Any] | None]:
+    """Name and body of the Kubernetes Job of a replay."""
+    uid = (await here.body(key))["metadata"]["uid"].replace("-", "")[:8]
+    name = f"{key.name}-{uid}"
+    return name, await here.kube.get("batch/v1", "Job", here.namespace, name)
+
+
+async def pod(here: World, key: Key, folder: Path, kafka: KafkaCluster) -> Replay:
+    """The files that a worker's pod would see, in a folder."""
+    name, job = await job_of(here, key)
+    assert job is not None
+    plan = await here.kube.get("v1", "ConfigMap", here.namespace, name)
+    secret = await here.kube.get("v1", "Secret", here.namespace, name)
+    assert plan is not None
+    assert secret is not None
+    write_secret(folder, secret.get("data") or {})
+    (folder / "plan.json").write_text(plan["data"]["plan.json"])
+    return Replay(kafka, folder, Assignment.read(folder / "plan.json"))
+
+
+async def until(here: World, key: Key, phase: str, *, restart: bool = False) -> dict[str, Any]:
+    """Reconcile until a phase is reached; with ``restart``, by a new operator each time."""
+    for _ in range(40):
+        if restart:
+            with_replays(here)
+        await here.settle(key)
+        status = await here.status(key)
+        if status.get("phase") == phase:
+            return status
+        await asyncio.sleep(0.1)
+    raise AssertionError(f"no {phase}: {status}")
+
+
+async def started(here: World, key: Key, *, restart: bool = False) -> dict[str, Any]:
+    """Reconcile until the workers' Job is there."""
+    for _ in range(20):
+        if restart:
+            with_replays(here)
+        await here.settle(key)
+        if (await job_of(here, key))[1] is not None:
+            return await here.status(key)
+    raise AssertionError(f"not started: {await here.status(key)}")
+
+
+async def acls(admin: KafkaAdmin, name: str) -> set[AclBinding]:
+    return await admin.describe_acls(f"User:{name}")
+
+
+def run_of(here: World, key: Key) -> tuple[str, str]:
+    """Ledger key and run name of a replay."""
+    job = here.index.resource(key)
+    assert job is not None
+    found = ledger_key(job.namespace, job.name, job.spec)
+    return found, run_name(found)
+
+
+async def test_from_plan_to_completion_with_credentials_of_its_own(
+    here: World, guarded: KafkaCluster, tmp_path: Path
+) -> None:
+    source, target = await topics(here)
+    await asyncio.to_thread(fill, guarded, source, 2000, 2)
+    key = await apply(here, source, target, parallelism=2)
+    status = await started(here, key, restart=True)
+    assert status["phase"] == "Running"
+    assert status["plan"]["offsets"] == 2000
+    assert [p["shard"] for p in status["plan"]["partitions"]] == [0, 1]
+    replay = await pod(here, key, tmp_path, guarded)
+    _, name = run_of(here, key)
+    certificate = x509.load_pem_x509_certificate((tmp_path / "user.crt").read_bytes())
+    assert certificate.subject.rfc4514_string() == f"CN={name}"
+    assert (certificate.not_valid_after_utc - here.now).total_seconds() <= 3600
+    assert {(a.resource, a.operation) for a in await acls(here.admin, name)} == {
+        ("Topic", "Read"),
+        ("Topic", "Write"),
+        ("Topic", "Describe"),
+        ("Group", "Read"),
+        ("TransactionalId", "Write"),
+        ("TransactionalId", "Describe"),
+    }
+    _, job = await job_of(here, key)
+    assert job is not None
+    assert (job["spec"]["completions"], job["spec"]["completionMode"]) == (2, "Indexed")
+    assert job["metadata"]["ownerReferences"][0]["kind"] == "ReplayJob"
+    for shard in (0, 1):
+        code, summary = await asyncio.to_thread(replay.run, shard)
+        assert code == 0, summary
+    status = await until(here, key, "Completed", restart=True)
+    assert (status["progress"]["records"], status["progress"]["percent"]) == (2000, 100)
+    assert await here.condition(key) == ("True", "Completed")
+    await here.settle(key)
+    assert await acls(here.admin, name) == set()
+    assert (await here.body(key))["metadata"].get("finalizers") is None
+    same = (
+        await asyncio.to_thread(read_back, guarded, source, 2),
+        await asyncio.to_thread(read_back, guarded, target, 2),
+    )
+    assert records(same[0]) == records(same[1])
+    writes = here.writes()
+    await here.settle(key)
+    assert here.writes() == writes
+
+
+async def test_applied_again_it_is_already_completed_and_another_run_runs(
+    outside: World, kafka: KafkaCluster, tmp_path: Path
+) -> None:
+    source, target = await topics(outside, 1)
+    await asyncio.to_thread(fill, kafka, source, 100)
+    key = await apply(outside, source, target)
+    await started(outside, key)
+    replay = await pod(outside, key, tmp_path, kafka)
+    assert (await asyncio.to_thread(replay.run))[0] == 0
+    await until(outside, key, "Completed")
+    await outside.settle(key)
+    await outside.delete(key)
+    key = await apply(outside, source, target)
+    status = await until(outside, key, "AlreadyCompleted")
+    assert "100 records" in status["conditions"][0]["message"]
+    assert (await job_of(outside, key))[1] is None
+    await outside.delete(key)
+    key = await apply(outside, source, target, runId="again", ordering="AcceptReordering")
+    assert (await started(outside, key))["phase"] == "Running"
+
+
+async def test_deleted_midway_and_applied_again_it_goes_on_with_the_same_plan(
+    here: World, guarded: KafkaCluster, tmp_path: Path
+) -> None:
+    source, target = await topics(here, 1)
+    await asyncio.to_thread(fill, guarded, source, 60_000)
+    key = await apply(here, source, target)
+    first = await started(here, key)
+    replay = await pod(here, key, tmp_path / "one", guarded)
+    # Transactions of a few records, so that it can be met in the middle.
+    plan = json.loads(replay.plan.to_json())
+    plan["limits"] |= {"transaction_bytes": 20_000, "buffer_bytes": 30_000, "fetch_bytes": 20_000}
+    (tmp_path / "one" / "plan.json").write_text(json.dumps(plan))
+    worker = replay.start()
+    await asyncio.to_thread(
+        wait_until, lambda: any(p.offset > 0 for p in replay.positions().values()), 30, "the first commit"
+    )
+    worker.kill()
+    worker.communicate()
+    here.now += timedelta(seconds=3)
+    await here.settle(key)
+    assert 0 < (await here.status(key))["progress"]["records"] < 60_000
+    _, name = run_of(here, key)
+    await here.delete(key)
+    await here.settle(key)
+    assert await acls(here.admin, name) == set()
+    await asyncio.to_thread(fill, guarded, source, 500)  # newer than the frozen range
+    key = await apply(here, source, target)
+    again = await started(here, key)
+    assert again["plan"] == first["plan"]
+    replay = await pod(here, key, tmp_path / "two", guarded)
+    code, summary = await asyncio.to_thread(replay.run)
+    assert (code, summary["records"]) == (0, 60_000), summary
+    await until(here, key, "Completed")
+    whole = records(await asyncio.to_thread(read_back, guarded, source))[0]
+    assert records(await asyncio.to_thread(read_back, guarded, target))[0] == whole[:60_000]
+
+
+async def test_a_time_range_is_frozen_as_offsets(outside: World, kafka: KafkaCluster, tmp_path: Path) -> None:
+    source, target = await topics(outside, 1)
+    await asyncio.to_thread(fill, kafka, source, 5000)
+    bounds = {"from": {"time": "2013-01-01T00:26:41Z"}, "to": {"time": "2013-01-01T00:26:43Z"}, "latenessSeconds": 1}
+    spec = {"source": {"topic": source, "range": bounds}, "target": {"topic": target}}
+    key = await outside.apply("ReplayJob", "month", spec)
+    status = await started(outside, key)
+    assert status["plan"]["partitions"] == [{"partition": 0, "start": 1000, "end": 4000, "shard": 0}]
+    replay = await pod(outside, key, tmp_path, kafka)
+    code, summary = await asyncio.to_thread(replay.run)
+    assert (code, summary["records"]) == (0, 2000)
+    low = JANUARY_2013 + 1000
+    seen = records(await asyncio.to_thread(read_back, kafka, target))[0]
+    assert [record[2] for record in seen] == list(range(low, low + 2000))
+
+
+async def test_a_dry_run_plans_and_moves_nothing(outside: World, kafka: KafkaCluster) -> None:
+    source, target = await topics(outside, 1, **{"retention.ms": "86400000", "compression.type": "zstd"})
+    await asyncio.to_thread(fill, kafka, source, 100)
+    key = await apply(outside, source, target, dryRun=True)
+    status = await until(outside, key, "Planned")
+    warnings = " ".join(status["plan"]["warnings"])
+    assert "as old as 2013-01-01" in warnings
+    assert "zstd" in warnings
+    await outside.settle(key)
+    assert (await job_of(outside, key))[1] is None
+    assert (await outside.body(key))["metadata"].get("finalizers") is None
+
+
+async def test_topics_that_are_missing_are_waited_for(outside: World) -> None:
+    key = await apply(outside, "nowhere", "nowhere-else")
+    outcome = (await outside.reconcile(key))[key]
+    assert isinstance(outcome, WaitingError)
+    assert outcome.reason is Reason.TOPIC_NOT_FOUND
+
+
+@pytest.mark.parametrize("live", [True, False])
+async def test_live_and_compacted_targets_are_refused(outside: World, kafka: KafkaCluster, live: bool) -> None:
+    config = {} if live else {"cleanup.policy": "compact"}
+    source, target = await topics(outside, 1, **config)
+    await asyncio.to_thread(fill, kafka, source, 10)
+    if live:
+        client = producer(kafka, **{"enable.idempotence": True})
+        client.produce(target, value=b"now", partition=0)
+        client.flush(30)
+    key = await apply(outside, source, target)
+    status = await until(outside, key, "Refused")
+    message = next(c["message"] for c in status["conditions"] if c["type"] == "Ready")
+    assert "AcceptReordering" in message
+    assert ("written to" in message) is live
+    other = await apply(outside, source, target, name="accepted", ordering="AcceptReordering")
+    assert (await started(outside, other))["phase"] == "Running"
+
+
+async def test_an_empty_range_is_complete_at_once(outside: World) -> None:
+    source, target = await topics(outside)
+    key = await apply(outside, source, target)
+    status = await until(outside, key, "Completed")
+    assert status["progress"]["records"] == 0
+    assert (await job_of(outside, key))[1] is None
+
+
+async def test_markers_and_aborted_records_alone_complete_too(
+    outside: World, kafka: KafkaCluster, tmp_path: Path
+) -> None:
+    source, target = await topics(outside, 1)
+    await asyncio.to_thread(transaction, kafka, source, range(20), commit=False)
+    key = await apply(outside, source, target)
+    await started(outside, key)
+    replay = await pod(outside, key, tmp_path, kafka)
+    assert (await asyncio.to_thread(replay.run))[0] == 0
+    status = await until(outside, key, "Completed")
+    assert status["progress"]["records"] == 0
+
+
+async def fail_job(here: World, key: Key, code: str, sentence: str) -> None:
+    """Kubernetes gives up: as the Job controller and the kubelet would show it."""
+    name, job = await job_of(here, key)
+    assert job is not None
+    now = "2026-11-24T00:00:00Z"
+    # Written by controllers that this API server hasn't; only what is read matters.
+    body = {
+        "apiVersion": "v1",
+        "kind": "Pod",
+        "metadata": {
+            "name": f"{name}-0-x",
+            "namespace": here.namespace,
+            "labels": {"batch.kubernetes.io/job-name": name},
+        },
+        "spec": {"containers": [{"name": "worker", "image": "none"}], "automountServiceAccountToken": False},
+    }
+    await here.kube.create(body)
+    ended = {
+        "exitCode": 12,
+        "finishedAt": now,
+        "message": json.dumps({"result": "failed", "code": code, "error": sentence}),
+    }
+    container = {
+        "name": "worker",
+        "image": "none",
+        "imageID": "",
+        "ready": False,
+        "restartCount": 0,
+        "state": {"terminated": ended},
+    }
+    await here.kube.patch(
+        "v1",
+        "Pod",
+        here.namespace,
+        f"{name}-0-x",
+        {"status": {"phase": "Failed", "containerStatuses": [container]}},
+        subresource="status",
+    )
+    conditions = [
+        {"type": type_, "status": "True", "reason": "PodFailurePolicy", "message": "…", "lastTransitionTime": now}
+        for type_ in ("FailureTarget", "Failed")
+    ]
+    await here.kube.patch(
+        "batch/v1",
+        "Job",
+        here.namespace,
+        name,
+        {"status": {"startTime": now, "conditions": conditions}},
+        subresource="status",
+    )
+
+
+@pytest.mark.parametrize(("code", "reason"), [("RANGE_LOST", "RangeLost"), ("REFUSED", "WorkerFailed")])
+async def test_the_workers_last_words_become_the_condition(
+    here: World, guarded: KafkaCluster, code: str, reason: str
+) -> None:
+    source, target = await topics(here, 1)
+    await asyncio.to_thread(fill, guarded, source, 10)
+    key = await apply(here, source, target)
+    await started(here, key)
+    _, name = run_of(here, key)
+    await fail_job(here, key, code, "offsets 0 to 9 are gone")
+    status = await until(here, key, "Failed")
+    assert await here.condition(key, "Stalled") == ("True", reason)
+    assert "offsets 0 to 9 are gone" in next(c["message"] for c in status["conditions"] if c["type"] == "Failed")
+    await here.settle(key)
+    assert await acls(here.admin, name) == set()
+    entry = await Ledger(here.admin, lambda: None).read(run_of(here, key)[0])
+    assert entry is not None
+    assert entry.state is LedgerState.STARTED
+
+
+async def test_a_lost_position_fails_and_never_starts_again(outside: World, kafka: KafkaCluster) -> None:
+    source, target = await topics(outside, 1)
+    await asyncio.to_thread(fill, kafka, source, 10)
+    key = await apply(outside, source, target)
+    await started(outside, key)
+    await outside.admin.delete_groups([run_of(outside, key)[1]])
+    with_replays(outside)
+    await until(outside, key, "Failed")
+    assert await outside.condition(key, "Failed") == ("True", "PositionLost")
+
+
+async def test_deadline_and_time_to_live(outside: World, kafka: KafkaCluster) -> None:
+    source, target = await topics(outside, 1)
+    await asyncio.to_thread(fill, kafka, source, 10)
+    key = await apply(outside, source, target, activeDeadlineSeconds=60, ttlSecondsAfterFinished=5)
+    await started(outside, key)
+    outside.now += timedelta(seconds=61)
+    await until(outside, key, "Failed")
+    assert await outside.condition(key, "Failed") == ("True", "DeadlineExceeded")
+    await outside.settle(key)
+    outside.now += timedelta(seconds=6)
+    outcome = (await outside.reconcile(key))[key]
+    assert isinstance(outcome, Outcome)
+    await outside.watch()
+    assert outside.index.get(key) is None
+
+
+async def test_credentials_are_renewed_while_it_runs(here: World, guarded: KafkaCluster, tmp_path: Path) -> None:
+    source, target = await topics(here, 1)
+    await asyncio.to_thread(fill, guarded, source, 10)
+    key = await apply(here, source, target)
+    await started(here, key)
+    name, _ = await job_of(here, key)
+    before = await here.secret(name)
+    await here.settle(key)
+    assert await here.secret(name) == before
+    here.now += timedelta(minutes=31)
+    await here.settle(key)
+    after = await here.secret(name)
+    assert before is not None
+    assert after is not None
+    assert after["user.crt"] != before["user.crt"]
+    assert after["ca.crt"] == before["ca.crt"]
+
+
+async def test_progress_is_written_only_when_there_is_some(outside: World, kafka: KafkaCluster) -> None:
+    source, target = await topics(outside, 1)
+    await asyncio.to_thread(fill, kafka, source, 10)
+    key = await apply(outside, source, target)
+    await started(outside, key)
+    await outside.settle(key)
+    writes = outside.writes()
+    for _ in range(5):
+        await outside.settle(key)
+    assert outside.writes() == writes
+
+
+async def test_a_secret_is_no_secret_in_the_plan(here: World, guarded: KafkaCluster, tmp_path: Path) -> None:
+    source, target = await topics(here, 1)
+    await asyncio.to_thread(fill, guarded, source, 10)
+    key = await apply(here, source, target)
+    await started(here, key)
+    replay = await pod(here, key, tmp_path, guarded)
+    settings = connection_settings(replay.plan.source, tmp_path)
+    assert settings.key_pem is not None
+    name, job = await job_of(here, key)
+    plan = await here.kube.get("v1", "ConfigMap", here.namespace, name)
+    body = base64.b64encode(settings.key_pem.encode()).decode()
+    for public in (json.dumps(job), json.dumps(plan)):
+        assert settings.key_pem.splitlines()[1] not in public
+        assert body not in public
+
+
+class KilledError(Exception):
+    """The operator dies here."""
+
+
+async def test_an_operator_killed_after_each_single_effect_goes_on_where_it_was(
+    here: World, guarded: KafkaCluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Every write to Kafka and to Kubernetes is the last one of some operator."""
+    effects = 0
+    survived = 0
+
+    def dying(call: Any) -> Any:
+        async def write(*args: Any, **kwargs: Any) -> Any:
+            nonlocal effects
+            done = await call(*args, **kwargs)
+            effects += 1
+            if effects > survived:
+                raise KilledError
+            return done
+
+        return write
+
+    async def to_the_end(until_phase: str) -> None:
+        """Each operator gets one effect further than the one before."""
+        nonlocal effects, survived
+        for number in range(60):
+            survived = number
+            with_replays(here)
+            effects = 0
+            await here.watch()
+            for _ in range(4):
+                result = (await here._reconcilers["ReplayJob"].reconcile([key]))[key]
+                if isinstance(result, KilledError):
+                    break
+                assert isinstance(result, Outcome), result
+                body = await here.body(key)
+                reached = (body.get("status") or {}).get("phase") == until_phase
+                settled = not body["metadata"].get("finalizers") or until_phase == "Running"
+                if reached and settled and (await job_of(here, key))[1] is not None:
+                    return
+        raise AssertionError("it never came to its end")
+
+    source, target = await topics(here, 1)
+    await asyncio.to_thread(fill, guarded, source, 1000)
+    key = await apply(here, source, target)
+    for client, names in (
+        (here.kube, ("create", "create_if_absent", "apply", "patch", "delete")),
+        (here.admin, ("write", "create_acls", "delete_acls_of", "create_topics")),
+    ):
+        for name in names:
+            monkeypatch.setattr(client, name, dying(getattr(client, name)))
+    monkeypatch.setattr(Ledger, "write", dying(Ledger.write))
+    await to_the_end("Running")
+    survived = 10**6
+    replay = await pod(here, key, tmp_path, guarded)
+    code, summary = await asyncio.to_thread(replay.run)
+    assert (code, summary["records"]) == (0, 1000), summary
+    await to_the_end("Completed")
+    survived = 10**6
+    _, name = run_of(here, key)
+    assert await acls(here.admin, name) == set()
+    assert (await here.status(key))["progress"]["records"] == 1000
+    original, copy = [await asyncio.to_thread(read_back, guarded, topic) for topic in (source, target)]
+    assert records(original) == records(copy)
