@@ -29,6 +29,8 @@ POOL: Spec = {
     "storage": {"size": "10Gi"},
 }
 REF: Spec = {"name": "demo"}
+NODE_PORT: Spec = {"name": "a", "port": 9093, "type": "NodePort", "advertisedHost": "192.0.2.1"}
+EXTERNAL: Spec = {"external": {"bootstrapServers": ["kafka.example.com:9092"]}}
 GOOD: dict[str, Spec] = {
     "MessagingCluster": {"nodePools": [POOL], "config": {"log.retention.ms": "-1"}},
     "Topic": {"clusterRef": REF, "partitions": 6, "config": {"min.insync.replicas": "2"}},
@@ -196,6 +198,11 @@ REFUSED: list[tuple[str, str, Any, str]] = [
     ("Topic", "config.min\\.insync\\.replicas", "two", "has to be a whole number from 1"),
     ("Topic", "config.min\\.insync\\.replicas", "0", "has to be a whole number from 1"),
     ("Topic", "config.", "x", "config has an empty key"),
+    ("Topic", "config.retention ms", "1", "config has a key with a character that no Kafka configuration has"),
+    ("MessagingCluster", "config.super\\.users ", "User:me", "config has a key with a character"),
+    ("MessagingCluster", "config.x\nauthorizer\\.class\\.name", "", "config has a key with a character"),
+    ("MessagingCluster", "config.log\\.retention\\.ms\n", "1", "config has a key with a character"),
+    ("MessagingCluster", "config.allow\\.everyone\\.if\\.no\\.acl\\.found", "true", "the operator owns"),
     ("Topic", "partitions", 0, "should be greater than or equal to 1"),
     ("Topic", "deletionPolicy", "Keep", 'supported values: "Retain", "Delete"'),
     ("MessagingCluster", "version", "3.9.0", "unknown version: this release of Sluice runs Kafka 4.3.1, 4.4.0"),
@@ -212,6 +219,7 @@ REFUSED: list[tuple[str, str, Any, str]] = [
     ("MessagingCluster", "nodePools.0.replicas", 2, "an odd number of controllers is needed"),
     ("MessagingCluster", "nodePools.0.name", "Kafka", "name of a pool may have lower-case letters"),
     ("MessagingCluster", "nodePools.0.jvm", {"heap": "two"}, "heap has to be a number and k, m or g"),
+    ("MessagingCluster", "nodePools.0.jvm", {"options": ["-Da=b c"]}, "an option of java is one word"),
     ("MessagingCluster", "nodePools", [POOL, POOL], "Duplicate value"),
     ("MessagingCluster", "external", {"bootstrapServers": ["a:9092"]}, "say either nodePools"),
     ("MessagingCluster", "nodePools", None, "say either nodePools"),
@@ -223,6 +231,9 @@ REFUSED: list[tuple[str, str, Any, str]] = [
         "two listeners have the same port",
     ),
     ("MessagingCluster", "listeners", [{"name": "a", "port": 9093, "type": "NodePort"}], "needs advertisedHost"),
+    ("MessagingCluster", "listeners", [{"name": "a", "port": 9093, "nodePorts": {"0": 30001}}], "need type NodePort"),
+    ("MessagingCluster", "listeners", [{**NODE_PORT, "nodePorts": {"broker-0": 30001}}], "has to be a node id"),
+    ("MessagingCluster", "listeners", [{**NODE_PORT, "nodePorts": {"01": 30001}}], "has to be a node id"),
     ("ReplayJob", "source.range", {"from": {"offset": 9}, "to": {"offset": 3}}, "the range ends before it starts"),
     (
         "ReplayJob",
@@ -250,6 +261,35 @@ def test_bad_input_is_refused_with_a_sentence(api: Api, kind: str, path: str, va
     with pytest.raises(RefusedError) as refusal:
         api.create(kind, "bad", changed(GOOD[kind], path, value))
     assert sentence in str(refusal.value)
+
+
+REFUSED_EXTERNAL: list[tuple[str, Any, str]] = [
+    ("external.authentication", {"type": "TLS", "secretName": "s"}, "authentication by TLS needs external.tls"),
+    ("external.authentication", {"type": "PLAIN", "secretName": "s"}, "PLAIN sends the password as it is"),
+    ("version", "4.4.0", "leave out"),
+    ("image", "kafka:4", "leave out"),
+    ("config", {"log.retention.ms": "1"}, "leave out"),
+    ("template", {"labels": {"a": "b"}}, "leave out"),
+    ("listeners", [{"name": "tls", "port": 9094}], "leave out"),
+    ("networkPolicy", {"enabled": False}, "leave out"),
+    ("networkPolicy", {"clientPeers": [{"podSelector": {}}]}, "leave out"),
+    ("deletionPolicy", "Delete", "leave out"),
+]
+
+
+@pytest.mark.parametrize(("path", "value", "sentence"), REFUSED_EXTERNAL)
+def test_what_an_external_cluster_cannot_have_is_refused(api: Api, path: str, value: Any, sentence: str) -> None:
+    with pytest.raises(RefusedError) as refusal:
+        api.create("MessagingCluster", "bad", changed(EXTERNAL, path, value))
+    assert sentence in str(refusal.value)
+
+
+def test_what_an_external_cluster_can_have_is_let_in(api: Api) -> None:
+    login = {"type": "SCRAM-SHA-512", "secretName": "s"}
+    api.create("MessagingCluster", "scram-over-plaintext", changed(EXTERNAL, "external.authentication", login))
+    secure = {**EXTERNAL["external"], "tls": {}, "authentication": {**login, "type": "PLAIN"}}
+    more = {"probe": {"enabled": False}, "allowedNamespaces": ["*"]}
+    api.create("MessagingCluster", "plain-over-tls", {"external": secure, **more})
 
 
 NAMES: list[tuple[str, str, str]] = [
@@ -295,6 +335,7 @@ TRANSITIONS: list[tuple[str, str, Any, str]] = [
     ("Topic", "clusterRef.name", "another", "clusterRef can't be changed"),
     ("MessagingCluster", "nodePools.0.storage.size", "9Gi", "storage can't shrink"),
     ("MessagingCluster", "nodePools.0.storage.size", "10239Mi", "storage can't shrink"),
+    ("MessagingCluster", "nodePools.0.storage.storageClassName", "fast", "storageClassName can't be changed"),
     ("MessagingCluster", "nodePools.0.replicas", 5, "controllers can't be added or removed"),
     (
         "MessagingCluster",
@@ -385,7 +426,8 @@ def test_status_is_a_subresource_and_shown_in_columns(
 def test_the_largest_objects_stay_within_the_rules_budget(api: Api) -> None:
     """What CEL rules may cost at run time is limited too."""
     pools = [{**POOL, "name": f"p{n}", "roles": ["broker"] if n else ["controller"], "replicas": 99} for n in range(20)]
-    listeners = [{"name": f"l{n}", "port": 9093 + n} for n in range(10)]
+    ports = {str(n): 30000 + n for n in range(1000)}
+    listeners = [{**NODE_PORT, "name": f"l{n}", "port": 9093 + n, "nodePorts": ports} for n in range(10)]
     settings = {f"log.some.long.configuration.name.{n}": "x" * 100 for n in range(500)}
     api.create("MessagingCluster", "large", {"nodePools": pools, "listeners": listeners, "config": settings})
     acl = {"resource": "Topic", "name": "t", "operations": ["Read"]}

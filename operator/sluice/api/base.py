@@ -68,7 +68,16 @@ ConfigValue = Annotated[str, Field(max_length=32_768)]
 """Value of a Kafka configuration."""
 MAX_CONFIGS: Final = 500
 """Entries in a map of Kafka configurations; without a limit the API server can't bound what CEL rules cost."""
-NO_EMPTY_KEY: Final = cel("!('' in self)", "config has an empty key: give it the name of a Kafka configuration")
+CONFIG_KEY: Final = r"[a-zA-Z0-9._-]+"
+"""Name of a Kafka configuration. Anything else could stand for another key, or for a line of its own, in a file."""
+CONFIG_KEYS: Final[tuple[JsonDict, ...]] = (
+    cel("!('' in self)", "config has an empty key: give it the name of a Kafka configuration"),
+    cel(
+        f"self.all(k, k == '' || k.matches('^{CONFIG_KEY}$'))",
+        "config has a key with a character that no Kafka configuration has: use letters, digits, ., _ and - only",
+    ),
+)
+"""Rules on a map of Kafka configurations."""
 
 
 class ClusterReference(Model):

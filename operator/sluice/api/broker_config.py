@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from typing import Final
+
+from sluice.api.base import CONFIG_KEY
 
 OWNED_KEYS: Final[tuple[str, ...]] = (
     "advertised.listeners",
+    "allow.everyone.if.no.acl.found",
     "authorizer.class.name",
     "auto.include.jmx.reporter",
     "broker.id",
@@ -49,11 +53,13 @@ def is_owned(key: str) -> bool:
     return key in OWNED_KEYS or key.startswith(OWNED_PREFIXES)
 
 
-def owned_rule() -> str:
-    """The same as a CEL rule on the map of configurations.
+def may_set(key: str) -> bool:
+    """Whether a user may set this broker configuration: it is the name of one, and not the operator's."""
+    return re.fullmatch(CONFIG_KEY, key) is not None and not is_owned(key)
 
-    ``startsWith`` and ``in`` are cheap for any length of key; a regular expression would be over CEL's budget.
-    """
+
+def owned_rule() -> str:
+    """What :func:`is_owned` says as a CEL rule on the map of configurations."""
     keys = ", ".join(f"'{key}'" for key in OWNED_KEYS)
     prefixes = " && ".join(f"!k.startsWith('{prefix}')" for prefix in OWNED_PREFIXES)
     return f"self.all(k, !(k in [{keys}]) && {prefixes})"

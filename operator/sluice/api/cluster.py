@@ -8,8 +8,8 @@ from typing import Annotated
 from pydantic import Field
 
 from sluice.api.base import (
+    CONFIG_KEYS,
     MAX_CONFIGS,
-    NO_EMPTY_KEY,
     ConfigValue,
     FreeForm,
     Model,
@@ -34,6 +34,13 @@ class Role(StrEnum):
 
 class Storage(Model):
     """A node's volume."""
+
+    model_config = rules(
+        cel(
+            "has(self.storageClassName) == has(oldSelf.storageClassName) && (!has(self.storageClassName) || self.storageClassName == oldSelf.storageClassName)",
+            "storageClassName can't be changed: Kubernetes has no way to move a volume; add a pool with the other class",
+        ),
+    )
 
     size: str = Field(
         pattern=r"^[0-9]+(\.[0-9]+)?(Ki|Mi|Gi|Ti|Pi|k|M|G|T|P)?$",
@@ -65,7 +72,16 @@ class Jvm(Model):
         json_schema_extra=worded("heap has to be a number and k, m or g, such as 2g"),
         description="Heap size (-Xms and -Xmx), such as `2g`. Half of the memory limit unless said, at most 6 GiB.",
     )
-    options: list[str] = Field(default_factory=list, max_length=50, description="Further options of `java`.")
+    options: list[
+        Annotated[
+            str,
+            Field(
+                pattern=r"^[^ \t\r\n]+$",
+                max_length=1000,
+                json_schema_extra=worded("an option of java is one word, without spaces or line breaks"),
+            ),
+        ]
+    ] = Field(default_factory=list, max_length=50, description="Further options of `java`, one word each.")
 
 
 class PodTemplate(Model):
@@ -141,6 +157,7 @@ class Listener(Model):
             "self.type != 'ClusterIP' || !has(self.advertisedHost)",
             "a ClusterIP listener is advertised by the brokers' own names: leave advertisedHost out",
         ),
+        cel("!has(self.nodePorts) || self.type == 'NodePort'", "nodePorts need type NodePort: leave them out"),
     )
 
     name: str = Field(
@@ -167,6 +184,15 @@ class Listener(Model):
     )
     node_ports: dict[str, Annotated[int, Field(ge=1, le=65535)]] = Field(
         default_factory=dict,
+        max_length=1000,
+        json_schema_extra={
+            "x-kubernetes-validations": [
+                cel(
+                    "self.all(k, k == 'bootstrap' || k.matches('^(0|[1-9][0-9]*)$'))",
+                    "a key of nodePorts has to be a node id, or bootstrap",
+                )
+            ]
+        },
         description="With NodePort: fixed ports by node id, and `bootstrap`; Kubernetes chooses the others.",
     )
     annotations: dict[str, str] = Field(
@@ -202,6 +228,17 @@ class ExternalAuthentication(Model):
 
 class ExternalCluster(Model):
     """A Kafka that already exists and that Sluice doesn't run."""
+
+    model_config = rules(
+        cel(
+            "!has(self.authentication) || self.authentication.type != 'TLS' || has(self.tls)",
+            "authentication by TLS needs external.tls: a certificate can't be shown over plain text (tls: {} trusts the system's authorities)",
+        ),
+        cel(
+            "!has(self.authentication) || self.authentication.type != 'PLAIN' || has(self.tls)",
+            "PLAIN sends the password as it is: say external.tls too (tls: {} trusts the system's authorities), or use SCRAM",
+        ),
+    )
 
     bootstrap_servers: list[Annotated[str, Field(min_length=1, max_length=300)]] = Field(
         min_length=1, max_length=50, description="`host:port` of some brokers."
@@ -254,9 +291,18 @@ class MessagingClusterSpec(Model):
             "unknown version: this release of Sluice runs Kafka " + ", ".join(KAFKA_VERSIONS),
             field_path=".version",
         ),
+        # Fields with defaults are there even if nobody said them: what differs from the default was said.
         cel(
-            "!has(self.external) || !has(self.version)",
-            "version of an external cluster isn't Sluice's to set: leave it out",
+            "!has(self.external) || !(has(self.version) || has(self.image) || has(self.config) || has(self.template))",
+            "an external cluster isn't Sluice's to set up: leave out version, image, config and template",
+        ),
+        cel(
+            "!has(self.external) || self.listeners.all(l, l.name == 'tls' && l.port == 9093 && l.type == 'ClusterIP' && l.authentication == 'TLS')",
+            "an external cluster has its own listeners: leave out listeners; external.bootstrapServers says where it is",
+        ),
+        cel(
+            "!has(self.external) || (self.networkPolicy.enabled && !has(self.networkPolicy.clientPeers) && self.deletionPolicy == 'Retain')",
+            "nothing of an external cluster is made or deleted by Sluice: leave out networkPolicy and deletionPolicy",
         ),
         cel(
             "!has(oldSelf.nodePools) || !has(self.nodePools) || (oldSelf.nodePools.filter(p, 'controller' in p.roles).all(p, self.nodePools.exists(q, q.name == p.name && q.replicas == p.replicas)) && self.nodePools.filter(p, 'controller' in p.roles).all(p, oldSelf.nodePools.exists(q, q.name == p.name)))",
@@ -283,7 +329,9 @@ class MessagingClusterSpec(Model):
         + "; the newest unless said (fixed in status when the cluster is made).",
     )
     image: str | None = Field(
-        default=None, min_length=1, description="Broker image, if another than the operator's for this version."
+        default=None,
+        min_length=1,
+        description="Broker image, if another than the operator's for this version. `version` has to be the Kafka version in it.",
     )
     node_pools: list[NodePool] | None = Field(
         default=None,
@@ -296,7 +344,7 @@ class MessagingClusterSpec(Model):
     config: dict[str, ConfigValue] = Field(
         default_factory=dict,
         max_length=MAX_CONFIGS,
-        json_schema_extra={"x-kubernetes-validations": [NO_EMPTY_KEY, cel(owned_rule(), OWNED_MESSAGE)]},
+        json_schema_extra={"x-kubernetes-validations": [*CONFIG_KEYS, cel(owned_rule(), OWNED_MESSAGE)]},
         description="Broker configuration as in Kafka's documentation; values are strings. Dynamic ones are changed without a restart, others by a rolling one.",
     )
     listeners: list[Listener] = Field(

@@ -6,7 +6,7 @@ from enum import StrEnum
 
 from pydantic import Field
 
-from sluice.api.base import MAX_CONFIGS, NO_EMPTY_KEY, ClusterReference, ConfigValue, Model, Status, cel, rules, worded
+from sluice.api.base import CONFIG_KEYS, MAX_CONFIGS, ClusterReference, ConfigValue, Model, Status, cel, rules, worded
 
 
 class DeletionPolicy(StrEnum):
@@ -72,7 +72,7 @@ class TopicSpec(Model):
         default_factory=dict,
         max_length=MAX_CONFIGS,
         description="Topic configuration, as in Kafka's documentation; values are strings.",
-        json_schema_extra={"x-kubernetes-validations": [NO_EMPTY_KEY]},
+        json_schema_extra={"x-kubernetes-validations": [*CONFIG_KEYS]},
     )
     deletion_policy: DeletionPolicy = Field(
         default=DeletionPolicy.RETAIN,

@@ -29,6 +29,8 @@ _LOG = logging.getLogger(__name__)
 _TRUST_FOR: Final = 60.0
 """Seconds for which credentials that were read are taken to be the current ones."""
 _REPLICATION_PORT: Final = 9091
+_NEED_TLS: Final = (ExternalAuthenticationType.TLS, ExternalAuthenticationType.PLAIN)
+"""Credentials that mean nothing, or that everybody can read, without encryption."""
 
 
 @dataclass
@@ -175,6 +177,10 @@ class Clusters:
         if external.tls is not None and (trust := external.tls.ca_secret_ref) is not None:
             ca = (await self._secret(cluster, trust.name, trust.key))[trust.key]
         if (login := external.authentication) is not None:
+            if external.tls is None and login.type in _NEED_TLS:
+                # (The schema refuses it too, but may not always have done so.)
+                why = f"authentication {login.type.value} needs spec.external.tls: over plain text nobody is safe"
+                raise ClusterNotReadyError(cluster.namespace, cluster.name, why)
             if login.type is ExternalAuthenticationType.TLS:
                 data = await self._secret(cluster, login.secret_name, "tls.crt", "tls.key")
                 cert, key = data["tls.crt"], data["tls.key"]

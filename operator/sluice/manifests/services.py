@@ -57,7 +57,7 @@ def listener_services(
 
 def _spec(listener: Listener, selector: Mapping[str, str], node_port: int | None) -> Body:
     port = _port(_port_name(listener), listener.port)
-    if node_port is not None and listener.type is not ListenerType.CLUSTER_IP:
+    if node_port is not None and listener.type is ListenerType.NODE_PORT:
         port["nodePort"] = node_port
     return {"type": listener.type.value, "selector": dict(selector), "ports": [port]}
 

@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
-from sluice.api.broker_config import is_owned
+from sluice.api.broker_config import may_set
 from sluice.api.cluster import Listener
 from sluice.api.user import AuthenticationType
 from sluice.manifests import names
@@ -267,8 +267,8 @@ def server_properties(
 
 
 def static(config: Mapping[str, str]) -> dict[str, str]:
-    """The user's keys that need a restart."""
-    return {key: value for key, value in config.items() if key not in DYNAMIC_KEYS and not is_owned(key)}
+    """The user's keys that need a restart; those that a schema should have refused are left out."""
+    return {key: value for key, value in config.items() if key not in DYNAMIC_KEYS and may_set(key)}
 
 
 def _security(endpoint: Endpoint, layout: Layout) -> dict[str, str]:

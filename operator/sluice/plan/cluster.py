@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from sluice.api.base import Reason
+from sluice.api.broker_config import may_set
 from sluice.api.cluster import Listener, ListenerType, MessagingClusterSpec, NodePool
 from sluice.manifests import names
 from sluice.manifests.node import Node
@@ -36,6 +37,18 @@ def target_version(spec: MessagingClusterSpec, identity: Identity) -> tuple[str,
             f"{identity.version}: put spec.version back, or copy the topics to another cluster",
         )
     return wanted, None
+
+
+def config_problem(config: Iterable[str]) -> Problem | None:
+    """Keys of ``spec.config`` that aren't passed on; the schema refuses them, but may not always have done so."""
+    refused = sorted(key for key in config if not may_set(key))
+    if not refused:
+        return None
+    return Problem(
+        Reason.INVALID_SPEC,
+        f"spec.config has keys that the operator owns, or that aren't names of Kafka configurations, and leaves them "
+        f"out: {', '.join(map(repr, refused))}; remove them",
+    )
 
 
 def too_long(cluster: str, nodes: Iterable[Node]) -> Problem | None:

@@ -161,7 +161,15 @@ def test_names_of_the_five_kinds() -> None:
 
 
 @pytest.mark.parametrize(
-    "key", ["node.id", "listeners", "listener.name.tls.ssl.keystore.location", "ssl.keystore.type", "zookeeper.connect"]
+    "key",
+    [
+        "node.id",
+        "listeners",
+        "listener.name.tls.ssl.keystore.location",
+        "ssl.keystore.type",
+        "zookeeper.connect",
+        "allow.everyone.if.no.acl.found",
+    ],
 )
 def test_the_operators_own_broker_configs(key: str) -> None:
     assert is_owned(key)

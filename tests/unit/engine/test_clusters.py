@@ -109,6 +109,16 @@ async def test_an_external_cluster_is_reached_as_its_spec_says() -> None:
     assert "hunter2" not in repr(settings)
 
 
+@pytest.mark.parametrize("mechanism", ["PLAIN", "TLS"])
+async def test_no_password_and_no_certificate_goes_over_plain_text(mechanism: str) -> None:
+    rig = Rig()
+    rig.secrets = {"login": {"username": "me", "password": "p", "tls.crt": "crt", "tls.key": "key"}}
+    login = {"type": mechanism, "secretName": "login"}
+    rig.put({"external": {"bootstrapServers": ["k:9092"], "authentication": login}})
+    with pytest.raises(ClusterNotReadyError, match=r"needs spec\.external\.tls"):
+        await rig.clusters.connect(REF, "kafka")
+
+
 async def test_a_cluster_that_is_not_there_is_waited_for() -> None:
     with pytest.raises(ClusterNotFoundError, match="kafka/demo doesn't exist"):
         await Rig().clusters.connect(REF, "kafka")

@@ -5,12 +5,14 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
+from sluice.api.broker_config import is_owned
 from sluice.api.cluster import Listener, NodePool, Role, Storage
 from sluice.api.user import AuthenticationType
 from sluice.manifests.node import Node
 from sluice.plan.broker_config import (
     DYNAMIC_KEYS,
     ClusterConfig,
+    defaults,
     dynamic,
     dynamic_changes,
     endpoints,
@@ -65,9 +67,17 @@ def test_copies_follow_the_number_of_brokers() -> None:
 
 
 def test_the_users_word_beats_defaults_but_not_what_the_operator_owns() -> None:
-    found = properties(node(Role.BROKER), num_partitions="12", node_id="99")
+    found = properties(
+        node(Role.BROKER), num_partitions="12", node_id="99", allow_everyone_if_no_acl_found="true"
+    )
     assert found["num.partitions"] == "12"
     assert found["node.id"] == "7"
+    assert found["allow.everyone.if.no.acl.found"] == "false"
+
+
+def test_whatever_the_operator_sets_and_the_user_may_not_is_its_own() -> None:
+    found = properties(node(Role.BROKER, Role.CONTROLLER, rack="zone-a"))
+    assert [key for key in found if key not in defaults(3) and not is_owned(key)] == []
 
 
 def test_dynamic_keys_never_stand_in_the_file() -> None:
@@ -84,10 +94,12 @@ def test_dynamic_keys_are_altered_only_where_they_differ_and_removed_when_nobody
     assert dynamic_changes(wanted, observed) == {"num.io.threads": None}
 
 
-@given(st.text(max_size=20))
-def test_no_value_can_smuggle_in_another_line(value: str) -> None:
+@given(st.text(max_size=20), st.text(max_size=20))
+def test_no_key_or_value_can_smuggle_in_another_line(key: str, value: str) -> None:
     of = node(Role.BROKER)
     plain = server_properties(of, endpoints(of, [], {}), ClusterConfig(CONTROLLERS, 1, {}))
-    text = server_properties(of, endpoints(of, [], {}), ClusterConfig(CONTROLLERS, 1, {"some.key": value}))
+    added = {"some.key": value, f"{key}\nauthorizer.class.name": "", f"super.users{key} ": value}
+    text = server_properties(of, endpoints(of, [], {}), ClusterConfig(CONTROLLERS, 1, added))
+    # Keys that no Kafka configuration has aren't written at all: Java reads "super.users " as super.users.
     assert text.count("\n") == plain.count("\n") + 1
     assert "\r" not in text

@@ -2,11 +2,21 @@
 
 from __future__ import annotations
 
+import pytest
+
 from sluice.api.base import Reason
 from sluice.api.cluster import Listener, ListenerType, MessagingClusterSpec, NodePool, Role, Storage
 from sluice.manifests.node import Node
 from sluice.plan import identity
-from sluice.plan.cluster import ServiceAddress, addresses, first_version, fleet, target_version, too_long
+from sluice.plan.cluster import (
+    ServiceAddress,
+    addresses,
+    config_problem,
+    first_version,
+    fleet,
+    target_version,
+    too_long,
+)
 from sluice.versions import DEFAULT_KAFKA_VERSION
 
 POOL = NodePool(name="n", roles=[Role.BROKER, Role.CONTROLLER], replicas=3, storage=Storage(size="1Gi"))
@@ -36,6 +46,16 @@ def test_a_version_that_cannot_read_the_metadata_changes_nothing() -> None:
 
 def test_going_back_to_the_version_that_the_cluster_was_formatted_with_is_possible() -> None:
     assert target_version(spec("4.3.1"), recorded("4.3.1", "4.4.0")) == ("4.3.1", None)
+
+
+@pytest.mark.parametrize("key", ["super.users", "super.users ", "x\nauthorizer.class.name", "a=b", ""])
+def test_a_configuration_that_an_older_schema_let_in_is_left_out_and_told(key: str) -> None:
+    problem = config_problem({"num.partitions": "3", key: "x"})
+    assert problem is not None
+    assert problem.reason is Reason.INVALID_SPEC
+    assert repr(key) in problem.message
+    assert "num.partitions" not in problem.message
+    assert config_problem({"num.partitions": "3"}) is None
 
 
 def test_nodes_that_hold_data_are_never_taken_away() -> None:
