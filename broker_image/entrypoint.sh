@@ -1,7 +1,8 @@
 #!/bin/sh
 # Starts a Kafka node. Formats its disk first if it is empty, and never decides by itself that a cluster is new:
 # the operator has written that down in the identity (a mounted Secret). README.md has the contract.
-set -eu
+# -f: options of java are words and not file names, whatever characters they have.
+set -euf
 
 home=${KAFKA_HOME:-/opt/kafka}
 properties=${KAFKA_PROPERTIES:-/etc/kafka/config/server.properties}

@@ -149,6 +149,15 @@ def test_a_user_s_affinity_stays_and_the_rack_is_added_to_each_of_its_terms() ->
     assert "podAntiAffinity" not in pod["affinity"]
 
 
+def test_controllers_outlive_the_brokers_when_all_are_told_to_stop() -> None:
+    controller, broker = (
+        stateful_set(node, PodTemplate())["spec"]["template"]["spec"]["containers"][0]
+        for node in (CONTROLLER, COMBINED)
+    )
+    assert controller["lifecycle"]["preStop"]["exec"]["command"] == ["sleep", "10"]
+    assert "lifecycle" not in broker, "a broker hands its leaderships over at once"
+
+
 def test_the_revision_changes_with_the_pod_and_with_nothing_else() -> None:
     one, same = stateful_set(COMBINED, PodTemplate()), stateful_set(COMBINED, PodTemplate())
     other = stateful_set(COMBINED, PodTemplate(labels={"a": "b"}))
