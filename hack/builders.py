@@ -40,6 +40,9 @@ class Builder(Protocol):
 
     name: str
 
+    def sweep(self) -> None:
+        """Remove what a killed build left; no other build may run meanwhile."""
+
     def build(self, tag: str, base: Base, dockerfile: Path, context: Path, arguments: Mapping[str, str]) -> None: ...
 
     def save(self, tag: str, archive: Path) -> None: ...
@@ -49,6 +52,9 @@ class Docker:
     """Docker's own build, on the base that the Dockerfile names (pulled from its registry)."""
 
     name = "docker"
+
+    def sweep(self) -> None:
+        pass  # its daemon does that
 
     def build(self, tag: str, base: Base, dockerfile: Path, context: Path, arguments: Mapping[str, str]) -> None:
         command = ["docker", "build", "-q", "-t", tag, "-f", str(dockerfile)]
@@ -68,6 +74,10 @@ class Buildah:
     def __init__(self) -> None:
         store = cache_folder() / "buildah"
         self._command = ["buildah", "--root", str(store / "storage"), "--runroot", str(store / "run")]
+
+    def sweep(self) -> None:
+        # One that can't be removed takes space, and nothing else: no reason not to build.
+        subprocess.run([*self._command, "rm", "--all"], capture_output=True)
 
     def build(self, tag: str, base: Base, dockerfile: Path, context: Path, arguments: Mapping[str, str]) -> None:
         before = self._id(tag)
@@ -118,12 +128,18 @@ class Buildah:
         return archive
 
 
+def docker_answers() -> bool:
+    """Whether there is a Docker with a daemon behind it; one that hangs doesn't count."""
+    try:
+        return subprocess.run(["docker", "version"], capture_output=True, timeout=20).returncode == 0
+    except (OSError, subprocess.TimeoutExpired):
+        return False
+
+
 def find_builder() -> Builder:
     """Docker if its daemon answers, else buildah. Raises RuntimeError that says what is missing if there is neither."""
-    if shutil.which("docker"):
-        answer = subprocess.run(["docker", "version"], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-        if answer.returncode == 0:
-            return Docker()
+    if docker_answers():
+        return Docker()
     missing = [program for program in ("buildah", "mmdebstrap") if shutil.which(program) is None]
     if missing:
         raise RuntimeError(f"no Docker daemon answers, and {' and '.join(missing)} isn't installed: run `make setup`")

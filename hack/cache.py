@@ -21,6 +21,21 @@ def cache_folder() -> Path:
 
 
 @contextmanager
+def work_folder(name: str) -> Iterator[Path]:
+    """A folder beside the others in which ``name`` is made; to be called with a lock on it held.
+
+    What a killed run left of its own is removed first.
+    """
+    for left in cache_folder().glob(f".{name}.work-*"):
+        shutil.rmtree(left, ignore_errors=True)
+    work = Path(tempfile.mkdtemp(prefix=f".{name}.work-", dir=cache_folder()))
+    try:
+        yield work
+    finally:
+        shutil.rmtree(work, ignore_errors=True)
+
+
+@contextmanager
 def locked(name: str) -> Iterator[None]:
     """Hold the lock ``name`` of the cache: two runs at once don't make the same thing twice."""
     with (cache_folder() / f".{name}.lock").open("w") as lock:
@@ -39,14 +54,11 @@ def cached_folder(name: str, stamp: str, fill: Callable[[Path], None]) -> Path:
     with locked(name):
         if mark.is_file() and mark.read_text() == stamp:
             return folder
-        work = Path(tempfile.mkdtemp(prefix=f".{name}-", dir=cache_folder()))
-        try:
+        with work_folder(name) as work:
             fill(work)
             (work / ".stamp").write_text(stamp)
             if folder.exists():
                 shutil.rmtree(folder)
             work.chmod(0o755)
             work.rename(folder)
-        finally:
-            shutil.rmtree(work, ignore_errors=True)
     return folder

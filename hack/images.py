@@ -152,6 +152,7 @@ def main(arguments: list[str]) -> int:
     try:
         with locked("images"):
             builder = find_builder()
+            _sweep(builder)
             images = [operator_image()] if "operator" in wanted else []
             if "broker" in wanted:
                 images += [broker_image(version) for version in KAFKA_VERSIONS]
@@ -161,6 +162,13 @@ def main(arguments: list[str]) -> int:
         print(f"images: {error}", file=sys.stderr)
         return 1
     return 0
+
+
+def _sweep(builder: Builder) -> None:
+    """Remove what a killed run left; with the lock held, nobody's build is disturbed."""
+    for context in OUTPUT.glob(".context-*"):
+        shutil.rmtree(context, ignore_errors=True)
+    builder.sweep()
 
 
 def _write_list(built: dict[str, dict[str, str]]) -> None:

@@ -10,6 +10,7 @@ import pytest
 from hack import images
 from hack.builders import PYTHON, Base
 from hack.cache import cached_folder
+from hack.clean import removable
 from hack.images import Image, ensure, inputs_hash
 
 
@@ -20,6 +21,10 @@ class Recorder:
 
     def __init__(self) -> None:
         self.built: list[list[str]] = []
+        self.swept = 0
+
+    def sweep(self) -> None:
+        self.swept += 1
 
     def build(self, tag: str, base: Base, dockerfile: Path, context: Path, arguments: Mapping[str, str]) -> None:
         self.built.append(sorted(str(file.relative_to(context)) for file in context.rglob("*") if file.is_file()))
@@ -83,3 +88,28 @@ def test_a_folder_of_the_cache_is_there_whole_or_not_at_all(tmp_path: Path, monk
     made = cached_folder("jars", "1", lambda folder: (folder / "whole").touch())
     assert sorted(path.name for path in made.iterdir()) == [".stamp", "whole"]
     assert cached_folder("jars", "1", killed) == made, "it is there: nothing is made again"
+
+
+def test_what_a_killed_run_left_in_the_cache_goes_with_the_next(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SLUICE_CACHE", str(tmp_path))
+    (tmp_path / ".jars.work-killed").mkdir()
+    (tmp_path / ".jars-2.work-running").mkdir()
+    cached_folder("jars", "1", lambda folder: None)
+    assert {path.name for path in tmp_path.iterdir()} == {"jars", ".jars.lock", ".jars-2.work-running"}
+
+
+def test_what_a_killed_build_left_is_removed_before_the_next(image: Image) -> None:
+    builder = Recorder()
+    (images.OUTPUT / ".context-killed" / "wheels").mkdir(parents=True)
+    images._sweep(builder)
+    assert list(images.OUTPUT.iterdir()) == []
+    assert builder.swept == 1
+
+
+@pytest.mark.parametrize(
+    ("folder", "ours"), [("/home/ann/.cache/sluice", True), ("/home/ann", False), ("/", False), ("/src/sluice", False)]
+)
+def test_a_folder_that_holds_more_than_the_cache_is_not_removed(folder: str, ours: bool) -> None:
+    assert removable(Path(folder), Path("/home/ann"), Path("/src/sluice")) is ours
