@@ -4,10 +4,11 @@
 set -eu
 cd "$(dirname "$0")/.."
 tool="${SLUICE_CACHE:-$HOME/.cache/sluice}/uv-$1"
-if [ ! -x "$tool/bin/uv" ]; then
+# Asked rather than looked for: an installation that was killed leaves files too.
+if ! "$tool/bin/uv" --version >/dev/null 2>&1; then
     echo "lock: installing uv $1 in $tool"
-    "${VENV:-.venv}/bin/python" -m venv "$tool"
-    "$tool/bin/pip" install -q --disable-pip-version-check "uv==$1"
+    "${VENV:-.venv}/bin/python" -m venv --clear "$tool"
+    "$tool/bin/python" -m pip install -q --disable-pip-version-check "uv==$1"
 fi
 # Links of a local package folder would get into the files.
 unset PIP_FIND_LINKS UV_FIND_LINKS || true

@@ -9,22 +9,37 @@ PATH=$PATH:/usr/sbin:/sbin
 docker_answers() { command -v docker >/dev/null && docker version >/dev/null 2>&1; }
 wants() { command -v "$1" >/dev/null 2>&1 || missing="$missing $2"; }
 
+# Installs packages by $1 (sudo, or nothing). What was interrupted before is finished first: apt-get refuses until then.
+apt_install() {
+    as_root=$1
+    shift
+    echo "setup: installing Debian packages: $*"
+    $as_root env DEBIAN_FRONTEND=noninteractive dpkg --force-confdef --force-confold --configure -a </dev/null
+    $as_root apt-get update -q
+    $as_root env DEBIAN_FRONTEND=noninteractive apt-get install -y -q --no-install-recommends "$@" </dev/null
+}
+
 packages() {
     missing=""
+    docker=no
+    if docker_answers; then docker=yes; fi
     wants java openjdk-17-jre-headless
     wants mvn maven
-    if [ -z "${SLUICE_KUBECONFIG:-}" ] && ! docker_answers; then
-        # Images without Docker, and the Kubernetes of e2e/cluster/embedded.
+    if [ $docker = no ]; then
+        # Images without Docker.
         wants buildah buildah
         wants mmdebstrap mmdebstrap
+    fi
+    # Which Kubernetes is taken: as in e2e/cluster/provider.py.
+    cluster=${SLUICE_CLUSTER:-}
+    [ -n "$cluster" ] || if [ $docker = yes ]; then cluster=kind; else cluster=embedded; fi
+    if [ "$cluster" = embedded ]; then
         wants containerd containerd
         wants runc runc
         wants iptables iptables
         wants conntrack conntrack
         wants ip iproute2
-        [ -x /usr/lib/cni/bridge ] || missing="$missing containernetworking-plugins"
-        wants gcc gcc
-        [ -e /usr/include/stdlib.h ] || missing="$missing libc6-dev"
+        [ -x /usr/lib/cni/bridge ] || [ -x /opt/cni/bin/bridge ] || missing="$missing containernetworking-plugins"
     fi
     [ -n "$missing" ] || return 0
     if ! command -v apt-get >/dev/null; then
@@ -37,10 +52,8 @@ packages() {
         command -v sudo >/dev/null || { echo "setup: run as root: apt-get install$missing" >&2; exit 1; }
         sudo=sudo
     fi
-    echo "setup: installing Debian packages:$missing"
-    $sudo apt-get update -q
     # shellcheck disable=SC2086
-    $sudo env DEBIAN_FRONTEND=noninteractive apt-get install -y -q --no-install-recommends $missing
+    apt_install "$sudo" $missing
 }
 
 find_python() {
@@ -65,14 +78,13 @@ python() {
             echo "setup: install$missing" >&2
             exit 1
         fi
-        echo "setup: installing Debian packages:$missing"
-        apt-get update -q
-        DEBIAN_FRONTEND=noninteractive apt-get install -y -q --no-install-recommends python3 python3-venv
+        apt_install "" python3 python3-venv
         program=$(find_python)
         [ -n "$program" ] || { echo "setup: Debian's Python is older than 3.11: install a newer one" >&2; exit 1; }
     fi
     echo "setup: making the Python environment $venv from requirements-dev.lock"
-    [ -x "$venv/bin/python" ] || "$program" -m venv "$venv"
+    # One whose making was killed has a Python without pip.
+    "$venv/bin/python" -m pip --version >/dev/null 2>&1 || "$program" -m venv --clear "$venv"
     "$venv/bin/python" -m pip install -q --disable-pip-version-check --require-hashes -r requirements-dev.lock
     "$venv/bin/python" -m pip install -q --disable-pip-version-check --no-deps -e .
     echo "$stamp" >"$venv/.stamp"
