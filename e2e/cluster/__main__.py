@@ -1,4 +1,4 @@
-"""``python -m e2e.cluster up|down|status|load|kubeconfig``: the local Kubernetes from the command line."""
+"""``python -m e2e.cluster up|down|status|load|kubeconfig|binaries``: the local Kubernetes from the command line."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import sys
 import time
 from pathlib import Path
 
+from e2e.cluster.embedded import binaries
 from e2e.cluster.progress import say
 from e2e.cluster.provider import NAMES, ClusterError, choose, kubeconfig_path
 from hack.cache import locked
@@ -23,6 +24,7 @@ def main(arguments: list[str] | None = None) -> int:
     commands.add_parser("down", parents=[shared], help="remove it and everything in it")
     commands.add_parser("status", parents=[shared], help="what runs; exit code 1 if it doesn't")
     commands.add_parser("kubeconfig", parents=[shared], help="print the path of the kubeconfig")
+    commands.add_parser("binaries", parents=[shared], help="build or find the programs of the cluster and of the tests")
     load = commands.add_parser("load", parents=[shared], help="make images known to the nodes")
     load.add_argument("archives", nargs="+", type=Path, metavar="IMAGE_ARCHIVE")
     options = parser.parse_args(arguments)
@@ -38,7 +40,11 @@ def main(arguments: list[str] | None = None) -> int:
             case "down":
                 with locked("cluster"):
                     provider.down()
-                say(f"Kubernetes is removed ({provider.name}, {time.monotonic() - begun:.0f} s)")
+                what = "Kubernetes" if provider.made_here else "what the demo put into Kubernetes"
+                say(f"{what} is removed ({provider.name}, {time.monotonic() - begun:.0f} s)")
+            case "binaries":
+                provider.programs()
+                binaries.for_integration_tests()
             case "load":
                 for archive in options.archives:
                     provider.load(archive)
@@ -49,7 +55,7 @@ def main(arguments: list[str] | None = None) -> int:
                 lines = provider.status()
                 print("\n".join(lines) or f"no cluster ({provider.name})")
                 return 0 if lines and not any("DEAD" in line for line in lines) else 1
-    except (ClusterError, RuntimeError, TimeoutError) as error:
+    except (ClusterError, RuntimeError, OSError) as error:
         print(f"python -m e2e.cluster {options.command}: {error}", file=sys.stderr)
         return 1
     return 0

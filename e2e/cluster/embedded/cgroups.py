@@ -65,7 +65,7 @@ def remove(timeout: float = 5) -> None:
 def _hierarchies() -> list[Path]:
     if (_ROOT / "cgroup.controllers").exists():
         return [_ROOT]
-    return [folder for folder in sorted(_ROOT.iterdir()) if (folder / "cgroup.procs").exists()]
+    return [folder for folder in sorted(_ROOT.glob("*")) if (folder / "cgroup.procs").exists()]
 
 
 def _delegate(folder: Path) -> None:

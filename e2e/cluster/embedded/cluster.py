@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import http.client
 import json
+import os
 import sys
 import time
 from collections.abc import Callable
@@ -16,7 +17,7 @@ from e2e.cluster.embedded.api import Api, ApiError
 from e2e.cluster.embedded.node import Node
 from e2e.cluster.embedded.processes import Processes
 from e2e.cluster.progress import say, step
-from e2e.cluster.provider import ClusterError, claim_state, kubeconfig_path, state_folder
+from e2e.cluster.provider import ClusterError, claim_state, kubeconfig_path, remove_state, state_folder
 from hack.cache import ROOT
 
 _PORT: Final = 6443
@@ -27,12 +28,21 @@ class Embedded:
     """etcd, control plane, kube-proxy and CoreDNS as processes; containerd and a kubelet for each node."""
 
     name = "embedded"
+    made_here = True
 
     def __init__(self) -> None:
         self._state = state = state_folder()
         self._processes = Processes(state)
         self._ready = state / "ready.json"  # written last: what has it came up whole
         self._kubeconfig = kubeconfig_path()
+
+    def programs(self) -> None:
+        """Kubernetes, CoreDNS, etcd and Helm."""
+        binaries.everything()
+
+    def kubectl(self) -> Path:
+        """The one of the same build."""
+        return binaries.kubectl()
 
     def up(self, nodes: int = 1) -> None:
         """Start the cluster unless it runs with so many nodes. One that is broken or half made is made anew."""
@@ -41,12 +51,13 @@ class Embedded:
         if self._runs(nodes):
             return
         packages.install()
-        binaries.everything()
-        claim_state()
+        network.refuse_others(self._state)
+        self.programs()
+        claim_state(self.name)
         if leftovers.exist(self._state):
             with step("removing what is left of an earlier cluster"):
                 leftovers.remove(self._state)
-        claim_state()
+        claim_state(self.name)
         try:
             self._start([Node(self._state, index) for index in range(nodes)])
         except TimeoutError as error:
@@ -57,7 +68,13 @@ class Embedded:
 
     def down(self) -> None:
         """End and remove everything."""
-        leftovers.remove(self._state)
+        packages.find_system_programs()
+        if not leftovers.exist(self._state):
+            remove_state()  # whoever else has a Kubernetes on this machine isn't disturbed
+        elif os.geteuid() != 0:
+            raise ClusterError("the embedded Kubernetes was made by root, and is removed by root only")
+        else:
+            leftovers.remove(self._state)
 
     def load(self, archive: Path) -> None:
         """Import an image archive into the containerd of each node."""

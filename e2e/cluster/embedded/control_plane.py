@@ -81,7 +81,7 @@ def etcd_command(plan: Plan) -> list[str]:
 def apiserver_command(plan: Plan) -> list[str]:
     """kube-apiserver with RBAC."""
     return [
-        str(binaries.kubernetes() / "kube-apiserver"),
+        str(binaries.apiserver()),
         f"--etcd-servers=http://127.0.0.1:{plan.etcd_port}",
         f"--bind-address={plan.address}",
         f"--advertise-address={plan.address}",

@@ -18,7 +18,7 @@ _DETACH = 2  # MNT_DETACH of umount(2)
 
 def exist(state: Path) -> bool:
     """Whether anything is left of a cluster."""
-    return (state / "logs").exists() or any(Path("/sys/class/net").glob("sluice[0-9]")) or bool(cgroups.processes())
+    return (state / "logs").exists() or network.ours(state) or bool(cgroups.processes())
 
 
 def remove(state: Path) -> None:
@@ -51,9 +51,13 @@ def _remove_images(state: Path) -> None:
 
 
 def _mounts_below(state: Path) -> list[str]:
-    """Mount points in the state folder, the deepest first."""
+    return mounts_below(state, Path("/proc/self/mountinfo").read_text())
+
+
+def mounts_below(state: Path, mountinfo: str) -> list[str]:
+    """Mount points in the state folder, the deepest first, from the kernel's list."""
     found = []
-    for line in Path("/proc/self/mountinfo").read_text().splitlines():
+    for line in mountinfo.splitlines():
         point = re.sub(r"\\([0-7]{3})", lambda code: chr(int(code.group(1), 8)), line.split()[4])
         if point.startswith(f"{state}/"):
             found.append(point)
@@ -74,8 +78,10 @@ def _remove_traces_elsewhere(state: Path) -> None:
     for link in Path("/var/log/containers").glob("*.log"):
         if link.is_symlink() and str(link.readlink()).startswith(f"{state}/"):
             link.unlink()
-    for file in ("device-plugins/kubelet.sock", "device-plugins/DEPRECATION"):
-        (Path("/var/lib/kubelet") / file).unlink(missing_ok=True)
+    plugins = Path("/var/lib/kubelet/device-plugins")
+    if not _answers(plugins / "kubelet.sock"):  # else it is another Kubernetes' kubelet
+        for file in ("kubelet.sock", "DEPRECATION"):
+            (plugins / file).unlink(missing_ok=True)
     for path in Path("/run/containerd/s").glob("*"):
         if path.is_socket() and not _answers(path):  # of a containerd's shim that is gone
             path.unlink()

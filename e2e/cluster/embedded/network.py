@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import re
+import shutil
 import subprocess
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, Final
 
@@ -12,9 +15,12 @@ from e2e.cluster.provider import ClusterError
 PODS: Final = "10.244.0.0/16"
 _BRIDGE: Final = "sluice"
 _CHAIN: Final = "SLUICE-PODS"
+_FAMILIES: Final = ("iptables", "ip6tables")
 _SYSCTL: Final = Path("/proc/sys/net")
 _FORWARD: Final = _SYSCTL / "ipv4" / "ip_forward"
 _BRIDGE_RULES: Final = _SYSCTL / "bridge" / "bridge-nf-call-iptables"
+_KUBERNETES: Final = re.compile(rf"(?:^:|-[AIjg] )(?:KUBE-|CNI-|{_CHAIN}\b)")
+"""A chain of kube-proxy, kubelets, CNI plugins or ours, or a rule in one or into one, as iptables-save writes them."""
 
 
 def bridge(node: int) -> str:
@@ -29,6 +35,8 @@ def address(node: int) -> str:
 
 def make(state: Path, nodes: int) -> None:
     """Bridges with their addresses, forwarding between them, and no way out for pods."""
+    for setting in (_FORWARD, _BRIDGE_RULES):
+        _note(state, setting)
     for node in range(nodes):
         name = bridge(node)
         if not (Path("/sys/class/net") / name).exists():
@@ -36,15 +44,36 @@ def make(state: Path, nodes: int) -> None:
         # With a fixed address of its own the bridge doesn't take that of whichever pod comes first.
         _run("ip", "link", "set", name, "address", f"0a:58:0a:f4:{node:02x}:01", "up")
         _run("ip", "address", "replace", f"{address(node)}/24", "dev", name)
-    before = state / "ip_forward"
-    if not before.exists():
-        before.write_text(_FORWARD.read_text())
-    _FORWARD.write_text("1")
-    if not _BRIDGE_RULES.exists():
+    if not _BRIDGE_RULES.exists() and shutil.which("modprobe"):
         subprocess.run(["modprobe", "br_netfilter"], capture_output=True, check=False)
-    if _BRIDGE_RULES.exists():
-        _BRIDGE_RULES.write_text("1")
+    for setting in (_FORWARD, _BRIDGE_RULES):
+        if setting.exists():
+            setting.write_text("1")
     _keep_pods_inside()
+
+
+def ours(state: Path) -> bool:
+    """Whether ``make`` was begun here and not undone since: then rules of a Kubernetes on this machine are its own."""
+    rules = any(_CHAIN in line for family in _FAMILIES for line in _rules(family))
+    return rules or bool(_bridges()) or (state / _FORWARD.name).exists()
+
+
+def refuse_others(state: Path) -> None:
+    """Raise ClusterError if another Kubernetes has rules on this machine: both would take the other's for their own."""
+    if ours(state):
+        return
+    for family in _FAMILIES:
+        if found := of_kubernetes(_rules(family)):
+            raise ClusterError(
+                f"{family} has rules of another Kubernetes or CNI plugin, such as {found[0]!r}: the embedded one would "
+                "disturb it. Use that Kubernetes (SLUICE_CLUSTER=kubeconfig), or kind with Docker; if it is gone for "
+                "good, remove its rules or restart the machine"
+            )
+
+
+def of_kubernetes(rules: Iterable[str]) -> list[str]:
+    """Those lines of iptables-save that are about chains of a Kubernetes."""
+    return [line for line in rules if _KUBERNETES.search(line)]
 
 
 def bridged_traffic_is_seen() -> bool:
@@ -78,14 +107,33 @@ def write_cni(folder: Path, node: int) -> None:
 
 
 def remove(state: Path) -> None:
-    """Remove bridges with what is plugged into them, and every rule made by us, kube-proxy, kubelets or CNI."""
-    for device in sorted(Path("/sys/class/net").glob(f"{_BRIDGE}[0-9]")):
-        _run("ip", "link", "delete", device.name)
-    _remove_rules("iptables")
-    _remove_rules("ip6tables")
-    before = state / "ip_forward"
-    if before.exists() and before.read_text().strip() == "0":
-        _FORWARD.write_text("0")
+    """Remove bridges with what is plugged into them, and every rule made by us, kube-proxy, kubelets or CNI.
+
+    Where ``make`` never ran, nothing is touched.
+    """
+    if not ours(state):
+        return
+    for device in _bridges():
+        _run("ip", "link", "delete", device)
+    for family in _FAMILIES:
+        _remove_rules(family)
+    for setting in (_FORWARD, _BRIDGE_RULES):
+        before = state / setting.name
+        if before.exists() and setting.exists():
+            setting.write_text(before.read_text())
+
+
+def _bridges() -> list[str]:
+    return sorted(device.name for device in Path("/sys/class/net").glob(f"{_BRIDGE}[0-9]"))
+
+
+def _note(state: Path, setting: Path) -> None:
+    """Keep in the state what a setting of the kernel was before; one that isn't there yet is off."""
+    before = state / setting.name
+    if not before.exists():
+        half = before.with_suffix(".new")
+        half.write_text(setting.read_text() if setting.exists() else "0")
+        half.rename(before)
 
 
 def _keep_pods_inside() -> None:
@@ -99,22 +147,26 @@ def _keep_pods_inside() -> None:
         _run("iptables", "-I", *jump)
 
 
-def _remove_rules(iptables: str) -> None:
-    """Take our lines out of each table's dump and restore the rest, table by table in one go."""
-    dumped = subprocess.run([f"{iptables}-save"], capture_output=True, text=True, check=False)
-    if dumped.returncode != 0:
-        return  # a kernel without this family has no rules of it
-    lines = dumped.stdout.splitlines()
-    kept = [line for line in lines if not any(mark in line for mark in ("KUBE-", "CNI-", _CHAIN))]
-    if kept != lines:
-        done = subprocess.run(
-            [f"{iptables}-restore"], input="\n".join(kept) + "\n", capture_output=True, text=True, check=False
-        )
-        if done.returncode != 0:
-            raise ClusterError(f"rules of kube-proxy couldn't be removed by {iptables}-restore: {done.stderr}")
+def _rules(family: str) -> list[str]:
+    """Every chain and rule; none where iptables isn't installed or the kernel doesn't have the family."""
+    if shutil.which(f"{family}-save") is None:
+        return []
+    return subprocess.run([f"{family}-save"], capture_output=True, text=True, check=False).stdout.splitlines()
 
 
-def _run(*command: str) -> None:
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
+def _remove_rules(family: str) -> None:
+    """Take the lines of a Kubernetes out of each table's dump and restore the rest, table by table in one go."""
+    rules = _rules(family)
+    gone = set(of_kubernetes(rules))
+    if gone:
+        kept = "".join(f"{line}\n" for line in rules if line not in gone)
+        _run(f"{family}-restore", stdin=kept)
+
+
+def _run(*command: str, stdin: str | None = None) -> None:
+    try:
+        done = subprocess.run(command, input=stdin or "", capture_output=True, text=True, check=False)
+    except FileNotFoundError as error:
+        raise ClusterError(f"{command[0]} isn't installed, and is needed here: run `make setup`") from error
     if done.returncode != 0:
         raise ClusterError(f"`{' '.join(command)}` failed: {done.stderr.strip()}")

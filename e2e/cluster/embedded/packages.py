@@ -8,6 +8,7 @@ import subprocess
 from pathlib import Path
 from typing import Final
 
+from e2e.cluster.embedded import binaries
 from e2e.cluster.progress import say, step
 from e2e.cluster.provider import ClusterError
 
@@ -34,11 +35,22 @@ def cni_plugins() -> Path:
     raise ClusterError("the CNI plugins bridge and host-local are missing: install containernetworking-plugins")
 
 
+def find_system_programs() -> None:
+    """Put the folders of ip, iptables and the like on PATH: not every root has them there."""
+    path = os.environ.get("PATH", "").split(":")
+    os.environ["PATH"] = ":".join([*path, *(folder for folder in ("/usr/sbin", "/sbin") if folder not in path)])
+
+
 def install() -> None:
     """Install what is missing, and say so before. Raises ClusterError if that fails or can't be done here."""
+    if (machine := binaries.unsupported_machine()) is not None:
+        raise ClusterError(
+            f"the embedded Kubernetes is for Linux on x86-64, and this is {machine}: start Docker, for kind, or use "
+            "the Kubernetes of your kubeconfig (SLUICE_CLUSTER=kubeconfig)"
+        )
     if os.geteuid() != 0:
         raise ClusterError("the embedded Kubernetes needs root: run as root, or use kind or a kubeconfig instead")
-    os.environ["PATH"] = f"{os.environ.get('PATH', '')}:/usr/sbin:/sbin"
+    find_system_programs()
     missing = {package for program, package in _PROGRAMS.items() if shutil.which(program) is None}
     if not any((folder / "bridge").exists() for folder in CNI_PLUGINS):
         missing.add("containernetworking-plugins")
@@ -50,9 +62,14 @@ def install() -> None:
     say(f"  installing Debian packages: {' '.join(packages)}")
     with step("apt-get install"):
         environment = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
-        for command in (["update", "-qq"], ["install", "-y", "-qq", "--no-install-recommends", *packages]):
+        for command in (
+            # What was interrupted before is finished first: apt-get refuses until then.
+            ["dpkg", "--force-confdef", "--force-confold", "--configure", "-a"],
+            ["apt-get", "update", "-qq"],
+            ["apt-get", "install", "-y", "-qq", "--no-install-recommends", *packages],
+        ):
             done = subprocess.run(
-                ["apt-get", *command],
+                command,
                 env=environment,
                 stdin=subprocess.DEVNULL,
                 capture_output=True,
@@ -60,4 +77,4 @@ def install() -> None:
                 check=False,
             )
             if done.returncode != 0:
-                raise ClusterError(f"`apt-get {' '.join(command)}` failed:\n{done.stderr[-2000:]}")
+                raise ClusterError(f"`{' '.join(command)}` failed:\n{done.stderr[-2000:]}")

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import platform
+import shutil
 import subprocess
 import tarfile
 from pathlib import Path
@@ -10,8 +12,8 @@ from typing import Any
 
 import pytest
 
-from e2e.cluster import provider
-from e2e.cluster.embedded import binaries, image, volumes
+from e2e.cluster import kind, provider
+from e2e.cluster.embedded import binaries, image, packages, volumes
 from e2e.cluster.embedded.processes import Processes, kill, wait_gone
 
 
@@ -69,7 +71,7 @@ def test_a_folder_with_something_else_in_it_is_neither_taken_nor_removed(
     monkeypatch.setenv("SLUICE_STATE", str(tmp_path))
     (tmp_path / "thesis.tex").touch()
     with pytest.raises(provider.ClusterError, match="set SLUICE_STATE to an empty folder"):
-        provider.claim_state()
+        provider.claim_state("embedded")
     with pytest.raises(provider.ClusterError, match="it isn't removed"):
         provider.remove_state()
     assert (tmp_path / "thesis.tex").exists()
@@ -77,11 +79,61 @@ def test_a_folder_with_something_else_in_it_is_neither_taken_nor_removed(
 
 def test_a_claimed_folder_is_removed_with_all_that_is_in_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SLUICE_STATE", str(tmp_path / "state"))
-    (provider.claim_state() / "kubeconfig").touch()
-    provider.claim_state()
+    (provider.claim_state("embedded") / "kubeconfig").touch()
+    (provider.claim_state("embedded") / "node-1").mkdir()
     provider.remove_state()
     provider.remove_state()
     assert not (tmp_path / "state").exists()
+
+
+def test_a_removal_that_was_killed_can_be_begun_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SLUICE_STATE", str(tmp_path / "state"))
+    (provider.claim_state("embedded") / "volumes").mkdir()
+
+    def killed(path: Path) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr(shutil, "rmtree", killed)
+        with pytest.raises(KeyboardInterrupt):
+            provider.remove_state()
+    provider.claim_state("embedded")
+    provider.remove_state()
+    assert not (tmp_path / "state").exists()
+
+
+def test_the_state_is_kept_where_the_user_may_write(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("SLUICE_STATE", raising=False)
+    monkeypatch.delenv("XDG_STATE_HOME", raising=False)
+    monkeypatch.setenv("HOME", "/home/ann")
+    monkeypatch.setattr(os, "geteuid", lambda: 0)
+    assert provider.state_folder() == Path("/var/lib/sluice")
+    monkeypatch.setattr(os, "geteuid", lambda: 1000)
+    assert provider.state_folder() == Path("/home/ann/.local/state/sluice")
+    monkeypatch.setenv("XDG_STATE_HOME", "/home/ann/state")
+    assert provider.state_folder() == Path("/home/ann/state/sluice")
+
+
+def test_a_state_folder_that_cant_be_made_is_an_error_that_says_what_to_set(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("SLUICE_STATE", str(tmp_path / "file" / "state"))
+    with pytest.raises(provider.ClusterError, match=r"Not a directory.*Set SLUICE_STATE"):
+        provider.claim_state("embedded")
+
+
+def test_the_cluster_that_there_is_stays_the_chosen_one_though_docker_comes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SLUICE_STATE", str(tmp_path / "state"))
+    monkeypatch.delenv("SLUICE_CLUSTER", raising=False)
+    monkeypatch.setattr(provider, "docker_answers", lambda: True)
+    assert provider.choose().name == "kind"
+    provider.claim_state("embedded")
+    assert provider.choose().name == "embedded"
+    with pytest.raises(provider.ClusterError, match="SLUICE_CLUSTER=embedded make cluster-down"):
+        provider.choose("kind")
 
 
 def test_an_unknown_provider_is_refused_with_the_known_ones(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -122,6 +174,26 @@ def test_the_version_of_kubernetes_is_the_one_of_its_go_module() -> None:
     module = (binaries.HERE / "kubernetes" / "go.mod").read_text()
     assert f"k8s.io/kubernetes {binaries.kubernetes_version()}" in module
     assert f"k8s.io/client-go => k8s.io/client-go v0.{binaries.kubernetes_version()[3:]}" in module
+
+
+def test_the_nodes_of_kind_have_the_same_minor_version() -> None:
+    assert kind.NODE_IMAGE.startswith(f"kindest/node:{binaries.kubernetes_version().rpartition('.')[0]}.")
+
+
+@pytest.mark.parametrize(
+    ("version", "recent"), [("v1.35.4", True), ("v1.30.0-gke.1", True), ("v1.29.9", False), ("v1.9.1", False)]
+)
+def test_a_kubectl_that_is_too_old_is_not_used(version: str, recent: bool) -> None:
+    assert binaries.is_recent(f'{{"clientVersion": {{"gitVersion": "{version}"}}}}') is recent
+    assert not binaries.is_recent("error: unknown flag: --output")
+
+
+def test_on_another_machine_it_is_said_what_to_use_instead(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert binaries.unsupported_machine() in (None, f"{platform.system()} on {platform.machine()}")
+    monkeypatch.setattr(platform, "system", lambda: "Linux")
+    monkeypatch.setattr(platform, "machine", lambda: "aarch64")
+    with pytest.raises(provider.ClusterError, match=r"for Linux on x86-64, and this is Linux on aarch64: start Docker"):
+        packages.install()
 
 
 def test_a_build_that_fails_leaves_nothing_in_the_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
