@@ -18,17 +18,20 @@ from typing import Any, Final
 import yaml
 from prometheus_client.parser import text_string_to_metric_families
 
+from e2e.cluster import marks
 from e2e.cluster.embedded import binaries
 from e2e.cluster.provider import choose, kubeconfig_path
 from e2e.support.kubectl import Kubectl, KubectlError, WaitTimeoutError
+from hack.cache import locked
 
 ROOT: Final = Path(__file__).resolve().parents[2]
 CHART: Final = ROOT / "helm" / "sluice"
 IMAGES: Final = ROOT / "build" / "images" / "images.json"
-SYSTEM_NAMESPACE: Final = "sluice-system"
-RELEASE: Final = "sluice"
+SYSTEM_NAMESPACE: Final = marks.SYSTEM_NAMESPACE
+RELEASE: Final = marks.RELEASE
 OPERATOR_LABELS: Final = {"app.kubernetes.io/name": "sluice", "app.kubernetes.io/instance": RELEASE}
 METRICS_PORT: Final = 8080
+PENDING: Final = f"owner=helm,name={RELEASE},status in (pending-install,pending-upgrade,pending-rollback)"
 SCRIPTS: Final = Path(sys.executable).parent
 """Where ``kubectl-sluice`` is."""
 
@@ -78,10 +81,12 @@ def image_names() -> list[str]:
 
 def connect() -> Environment:
     """The local Kubernetes that runs, with kubectl and helm for it."""
+    provider = choose()
     return Environment(
-        kubectl=Kubectl(binaries.kubectl(), kubeconfig_path()),
+        kubectl=Kubectl(provider.kubectl(), kubeconfig_path()),
         helm=binaries.helm(),
-        node_address=choose().node_address,
+        node_address=provider.node_address,
+        shared=not provider.made_here,
     )
 
 
@@ -114,7 +119,7 @@ def how_to_see_more() -> list[str]:
 
 def shell_setup() -> list[str]:
     """Lines for a shell after which ``kubectl``, ``kubectl sluice`` and ``helm`` speak to the local Kubernetes."""
-    folders = dict.fromkeys(str(path) for path in (binaries.kubectl().parent, binaries.helm().parent, SCRIPTS))
+    folders = dict.fromkeys(str(path) for path in (choose().kubectl().parent, binaries.helm().parent, SCRIPTS))
     return [f"export KUBECONFIG={kubeconfig_path()}", f"export PATH={':'.join(folders)}:$PATH"]
 
 
@@ -125,26 +130,42 @@ class Environment:
     kubectl: Kubectl
     helm: Path
     node_address: str
+    shared: bool = False
+    """Whether there are other people's things in it: only what has our mark is ours then."""
+
+    def claim(self, namespace: str) -> None:
+        """Make a namespace that ``down`` removes, unless it is there already.
+
+        Raises:
+            ClusterError: it is there, and somebody else's.
+        """
+        marks.claim(self.kubectl.run, namespace, shared=self.shared)
 
     def install(self, values: Mapping[str, Any] | None = None) -> None:
         """Install or upgrade the operator and wait until it is ready.
 
         The hash of what its image is made of is put on its pods, so that another image under the same name is taken.
+
+        Raises:
+            ClusterError: there is a Sluice that isn't ours.
         """
         built = {line["name"]: line["inputs"] for line in json.loads(IMAGES.read_text())}
         operator = next(inputs for name, inputs in built.items() if "/operator:" in name)
         chosen = {"podAnnotations": {"sluice.dev/image-inputs": operator}, **(values or {})}
-        self._helm(
-            "upgrade",
-            "--install",
-            RELEASE,
-            str(CHART),
-            "--create-namespace",
-            "--wait",
-            "--timeout=180s",
-            "--values=-",
-            stdin=yaml.safe_dump(chosen),
-        )
+        with locked("install"):
+            self.claim(SYSTEM_NAMESPACE)
+            # Helm refuses for good while a killed helm's work is noted as pending; with the lock held none is at work.
+            self.kubectl.within(SYSTEM_NAMESPACE).run("delete", "secrets", f"--selector={PENDING}")
+            self._helm(
+                "upgrade",
+                "--install",
+                RELEASE,
+                str(CHART),
+                "--wait",
+                "--timeout=180s",
+                "--values=-",
+                stdin=yaml.safe_dump(chosen),
+            )
 
     def uninstall(self) -> None:
         """Uninstall the operator and wait until its pods are gone."""
