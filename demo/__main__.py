@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Final
 
@@ -22,6 +24,7 @@ USAGE: Final = "usage: python -m demo up | down"
 def up(console: Console) -> int:
     """Run the demo; exit code 0 if everything, the check of the replay included, went well."""
     begun = time.monotonic()
+    setup = setup_seconds(os.environ, time.time())
     steps = Steps(console, LOGS, TOTAL_STEPS)
     try:
         # Two runs at once would produce the same events at the same time.
@@ -33,10 +36,17 @@ def up(console: Console) -> int:
     except KeyboardInterrupt:
         console.print("\nstopped; another `make demo` goes on from here, `make demo-down` removes everything")
         return 130
-    console.print(f"\nAll of it took {time.monotonic() - begun:.0f} s:", highlight=False)
-    for name, seconds in steps.times:
+    times = [("make setup", setup)] if setup is not None else []
+    console.print(f"\nAll of it took {(setup or 0) + time.monotonic() - begun:.0f} s:", highlight=False)
+    for name, seconds in times + steps.times:
         console.print(f"  {seconds:7.1f} s  {name}", highlight=False)
     return 0
+
+
+def setup_seconds(settings: Mapping[str, str], now: float) -> float | None:
+    """How long ``make setup`` took: since make began, as it says in ``SLUICE_BEGUN``; None if make wasn't there."""
+    begun = settings.get("SLUICE_BEGUN", "")
+    return max(0.0, now - float(begun)) if begun else None
 
 
 def explain(console: Console, error: StepFailedError) -> None:
@@ -53,7 +63,7 @@ def down(console: Console) -> int:
     """Remove everything that the demo made; what was built stays in the cache."""
     steps = Steps(console, LOGS, 1)
     try:
-        with steps.step("Remove the local Kubernetes") as step:
+        with steps.step("Remove what the demo made") as step:
             step.command(environment.down_command())
     except StepFailedError as error:
         explain(console, error)

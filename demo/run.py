@@ -56,7 +56,7 @@ class Demo:
             self.replay()
             self.group()
             self.judge()
-        self.what_now_runs()
+            self.what_now_runs()
 
     def kubernetes(self) -> None:
         """A local Kubernetes."""
@@ -87,6 +87,7 @@ class Demo:
     def manifests(self) -> None:
         """The quickstart, all of it at once."""
         with self._steps.step("Apply the quickstart") as step:
+            self._environment.claim(NAMESPACE)
             overlay = quickstart.write_overlay(self._environment.node_address)
             for line in self._kubectl.run("apply", "-k", str(overlay)).splitlines():
                 step.result(line)
@@ -133,6 +134,10 @@ class Demo:
     def replay(self) -> None:
         """One month, by a ReplayJob."""
         with self._steps.step("Replay February") as step:
+            if ended_badly(former := self._kubectl.get("replayjob", REPLAY_NAME)):
+                # It stays as it ended. A new one goes on from what it committed: the ledger keeps it from doubling.
+                step.result(f"the ReplayJob of an earlier run is {_phase(former)}, and is made anew")
+                self._kubectl.delete("replayjob", REPLAY_NAME)
             step.say(f"kubectl apply -f {REPLAY.relative_to(quickstart.ROOT)}")
             self._kubectl.apply(REPLAY)
             body = self._kubectl.wait(
@@ -153,19 +158,22 @@ class Demo:
             client = self._client("auditor")
             offsets = kafka.committed_offsets(client, GROUP)
             taken = sum(offset for (topic, _), offset in offsets.items() if topic == TARGET)
-            if taken == 0:
-                step.say(f"consuming {CONSUMED:,} records as {GROUP}")
-                kafka.consume_as_group(client, GROUP, TARGET, CONSUMED)
+            if (wanted := CONSUMED - taken) > 0:
+                step.say(f"consuming {wanted:,} records as {GROUP}")
+                came = kafka.consume_as_group(client, GROUP, TARGET, wanted)
+                if came != wanted:
+                    raise DemoError(f"only {came:,} of {wanted:,} records of {TARGET} came within a minute")
             ends, offsets = kafka.end_offsets(client, TARGET), kafka.committed_offsets(client, GROUP)
-            behind = sum(end - offsets.get((TARGET, partition), 0) for partition, end in ends.items())
+            taken = sum(offsets.get((TARGET, partition), 0) for partition in ends)
+            behind = sum(ends.values()) - taken
             step.say(f"waiting until the operator sees that {GROUP} is {behind:,} offsets behind")
             labels = {"namespace": NAMESPACE, "group": GROUP, "topic": TARGET}
             # A marker of the replay's transactions is an offset too, and needn't count where it comes next.
             lag = self._environment.wait_for_metric(
                 LAG_METRIC, labels, lambda value: behind - len(ends) <= value <= behind
             )
-            step.result(f"{GROUP} has consumed {CONSUMED:,} records and is {lag:,.0f} offsets behind: {LAG_METRIC}")
-            step.result("(the markers of the replay's transactions are offsets too)")
+            step.result(f"{GROUP} has consumed {taken:,} offsets and is {lag:,.0f} behind: {LAG_METRIC}")
+            step.result("(nearly all of them are records; the markers of the replay's transactions are offsets too)")
 
     def judge(self) -> None:
         """The replay, judged by a client that knows nothing of Sluice."""
@@ -181,13 +189,15 @@ class Demo:
 
     def what_now_runs(self) -> None:
         """Say what there is to look at, and what to try next."""
+        with self._steps.step("Look at what runs"):
+            there = self._kubectl.run("get", f"{quickstart.KINDS},replayjobs,pods")
+            shell = environment.shell_setup()
         console = self._steps.console
         console.print("\nWhat now runs:", highlight=False)
-        console.print(self._kubectl.run("get", f"{quickstart.KINDS},replayjobs,pods"), markup=False, highlight=False)
+        console.print(there, markup=False, highlight=False)
         console.print("Next, try:", highlight=False)
-        for line in environment.shell_setup():
-            console.print(f"  {line}", markup=False, highlight=False)
         for line in (
+            *shell,
             f"kubectl -n {NAMESPACE} describe replayjob {REPLAY_NAME}",
             f"kubectl -n {NAMESPACE} get topics,users.sluice.dev,consumergroups",
             f"kubectl sluice -n {NAMESPACE} status",
@@ -215,8 +225,17 @@ class Demo:
         step.say(f"{acknowledged:,} of {total:,} acknowledged")
 
 
+def _phase(body: Body | None) -> str | None:
+    return ((body or {}).get("status") or {}).get("phase")
+
+
 def _has_ended(body: Body | None) -> bool:
-    return ((body or {}).get("status") or {}).get("phase") in ("Completed", "AlreadyCompleted", "Failed", "Refused")
+    return _phase(body) in ("Completed", "AlreadyCompleted") or ended_badly(body)
+
+
+def ended_badly(body: Body | None) -> bool:
+    """Whether a ReplayJob has ended without having replayed: nothing but a new one will."""
+    return _phase(body) in ("Failed", "Refused")
 
 
 def assert_ended_well(body: Body | None) -> None:
@@ -225,9 +244,8 @@ def assert_ended_well(body: Body | None) -> None:
     Raises:
         DemoError: it failed or was refused.
     """
-    phase = ((body or {}).get("status") or {}).get("phase")
-    if phase not in ("Completed", "AlreadyCompleted"):
-        raise DemoError(f"the ReplayJob is {phase}: {condition(body, 'Ready').get('message', '')}")
+    if ended_badly(body):
+        raise DemoError(f"the ReplayJob is {_phase(body)}: {condition(body, 'Ready').get('message', '')}")
 
 
 def _show(step: Step, name: str, body: Body | None) -> None:
@@ -250,4 +268,4 @@ def _duration(status: Body) -> str:
     return f"{(ended - begun).total_seconds():.0f} s"
 
 
-TOTAL_STEPS: Final = 9
+TOTAL_STEPS: Final = 10
