@@ -7,9 +7,12 @@ UV_VERSION := 0.13.9
 E2E ?=
 BENCH ?=
 export VENV
+# When this make began: what the demo says of its time has the setup in it.
+export SLUICE_BEGUN := $(shell date +%s)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup venv check integration images cluster-up cluster-down demo demo-down e2e test bench lock generate clean
+.PHONY: help setup venv check binaries images integration cluster-up cluster-down demo demo-down e2e test bench lock generate \
+	clean clean-cache
 
 help: ## This list
 	@grep -E '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{ printf "  make %-14s %s\n", $$1, $$2 }'
@@ -20,7 +23,7 @@ demo: setup ## From nothing to a first replay of real data, on a local Kubernete
 demo-down: venv ## Remove everything that the demo made
 	@$(PYTHON) -m demo down
 
-test: ## Static checks, unit and integration tests; with WHOLE=1 the scenarios on a local Kubernetes too
+test: ## Everything: check, integration and e2e, and where the time went (KEEP=1: the local Kubernetes stays)
 	@hack/setup.sh python
 	@$(PYTHON) -m hack.phases
 
@@ -33,11 +36,15 @@ check: venv ## Static checks and unit tests (the inner loop, under 2 minutes)
 	$(PYTHON) -m sluice.api.generate --check
 	$(VENV)/bin/pytest tests/unit
 
-integration: setup ## Tests with a real API server and real Kafka processes
-	$(VENV)/bin/pytest tests/integration
+# What takes minutes is made before the tests, where it can be seen, and not in a fixture of the first one.
+integration: binaries ## Tests with a real API server and real Kafka processes
+	$(VENV)/bin/pytest --durations=15 tests/integration
 
-e2e: setup ## Scenarios on the local Kubernetes; one of them: make e2e E2E=replay
-	$(VENV)/bin/pytest $(if $(E2E),e2e/test_$(subst -,_,$(E2E)).py,e2e)
+e2e: binaries images cluster-up ## Scenarios on the local Kubernetes; one of them: make e2e E2E=replay
+	$(VENV)/bin/pytest --durations=15 $(if $(E2E),e2e/test_$(subst -,_,$(E2E)).py,e2e)
+
+binaries: setup ## Programs of the tests and of the local Kubernetes, built into the cache
+	@$(PYTHON) -m e2e.cluster binaries
 
 images: setup ## Operator and broker images, as archives in build/images
 	@$(PYTHON) -m hack.images
@@ -64,5 +71,8 @@ setup: ## Debian packages and the Python environment (said before they are insta
 venv:
 	@hack/setup.sh python
 
-clean: ## Remove build/, artifacts/ and the Python environment (not the cache)
+clean: ## Remove build/, artifacts/ and the Python environment (the cache: make clean-cache)
 	rm -rf build artifacts $(VENV)
+
+clean-cache: venv ## Remove the cache with all that was built and downloaded
+	@$(PYTHON) -m hack.clean

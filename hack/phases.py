@@ -1,7 +1,7 @@
-"""``make test``: runs the phases one after the other, keeps what they say, and tells where the time went.
+"""``make test``: runs its phases, keeps what they say, and tells where the time went.
 
-Each phase is a target of the Makefile, so that it can be run again alone. The local Kubernetes is removed at the end,
-whatever happened; with ``KEEP=1`` it stays.
+Each phase is a target of the Makefile, so that it can be run again alone. A local Kubernetes that this run made is
+removed at the end, whatever happened (with ``KEEP=1`` it stays); one that was there before is used, and stays.
 """
 
 from __future__ import annotations
@@ -11,19 +11,22 @@ import re
 import signal
 import subprocess
 import sys
+import threading
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from types import FrameType
+from typing import Final
 
 from hack.cache import ROOT
 
-LOGS = ROOT / "artifacts" / "logs"
-PHASES = ("setup", "check", "integration")
-WHOLE = (*PHASES, "cluster-up", "images", "e2e")
-"""With ``WHOLE=1``: the scenarios on the local Kubernetes too; they join PHASES as each is seen to hold."""
-CLEANUP = "cluster-down"
-CLOSING = re.compile(r"^(=+ )?\d+ (passed|failed|error|skipped|deselected|warning|xfailed|xpassed).* in [\d.]+s")
-COLOURS = re.compile(r"\x1b\[[0-9;]*m")
+LOGS: Final = ROOT / "artifacts" / "logs"
+PHASES: Final = (("setup",), ("check",), ("binaries", "images"), ("integration",), ("cluster-up",), ("e2e",))
+"""One after the other; those in brackets together run side by side, as one compiles while the other mostly waits."""
+USING_A_CLUSTER: Final = ("cluster-up", "e2e")
+CLEANUP: Final = "cluster-down"
+CLOSING: Final = re.compile(r"^(=+ )?\d+ (passed|failed|error|skipped|deselected|warning|xfailed|xpassed).* in [\d.]+s")
+COLOURS: Final = re.compile(r"\x1b\[[0-9;]*m")
 
 
 @dataclass
@@ -37,13 +40,15 @@ class Result:
     """pytest's closing lines."""
 
 
-def run_phase(name: str) -> Result:
-    """Run ``make <name>``; its output goes to ours and to ``artifacts/logs/<name>.log``."""
-    print(f"\n── {name} " + "─" * (76 - len(name)), flush=True)
-    started = time.monotonic()
-    closing: list[str] = []
-    with (LOGS / f"{name}.log").open("w") as log:
-        process = subprocess.Popen(
+class Phase:
+    """``make <name>`` while it runs: what it says goes to our output after ``prefix``, and to ``<name>.log``."""
+
+    def __init__(self, name: str, prefix: str = "") -> None:
+        self._name = name
+        self._prefix = prefix
+        self._started = self._ended = time.monotonic()
+        self._closing: list[str] = []
+        self._process = subprocess.Popen(
             ["make", "--no-print-directory", name],
             cwd=ROOT,
             stdin=subprocess.DEVNULL,
@@ -53,20 +58,49 @@ def run_phase(name: str) -> Result:
             errors="replace",
             bufsize=1,
         )
-        try:
-            for line in process.stdout or ():
-                sys.stdout.write(line)
+        self._reader = threading.Thread(target=self._read, daemon=True)
+        self._reader.start()
+
+    def wait(self) -> Result:
+        """Wait for its end."""
+        self._reader.join()
+        return Result(self._name, self._ended - self._started, self._process.wait(), self._closing)
+
+    def stop(self) -> None:
+        """Ask it to end: make passes it on to what it runs."""
+        self._process.terminate()
+        self._process.wait(60)
+
+    def _read(self) -> None:
+        with (LOGS / f"{self._name}.log").open("w") as log:
+            for line in self._process.stdout or ():
+                sys.stdout.write(self._prefix + line)
                 sys.stdout.flush()
                 log.write(line)
                 if CLOSING.match(bare := COLOURS.sub("", line).rstrip()):
-                    closing.append(bare)
-            code = process.wait()
-        except BaseException:
-            # Asked to stop: make passes it on to what it runs.
-            process.terminate()
-            process.wait(60)
-            raise
-    return Result(name, time.monotonic() - started, code, closing)
+                    self._closing.append(bare)
+        self._ended = time.monotonic()
+
+
+def run_phases(names: Sequence[str]) -> list[Result]:
+    """Run phases side by side, each to its end."""
+    title = " and ".join(names)
+    print(f"\n── {title} " + "─" * (76 - len(title)), flush=True)
+    width = max(map(len, names))
+    running: list[Phase] = []
+    try:
+        running.extend(Phase(name, f"{name:<{width}} │ " if len(names) > 1 else "") for name in names)
+        return [phase.wait() for phase in running]
+    except BaseException:
+        for phase in running:
+            phase.stop()
+        raise
+
+
+def cluster_runs() -> bool:
+    """Whether there is a local Kubernetes already (or one of a kubeconfig that the demo is in)."""
+    command = [sys.executable, "-m", "e2e.cluster", "status"]
+    return subprocess.run(command, cwd=ROOT, capture_output=True).returncode == 0
 
 
 def report(results: list[Result], total: float) -> None:
@@ -98,18 +132,23 @@ def main() -> int:
     signal.signal(signal.SIGTERM, stop)
     LOGS.mkdir(parents=True, exist_ok=True)
     started = time.monotonic()
+    keep = os.environ.get("KEEP") == "1"
+    if not keep and cluster_runs():
+        print("A local Kubernetes runs already: the scenarios use it, and it stays.")
+        keep = True
     results: list[Result] = []
+    touched = False
     try:
-        for name in WHOLE if os.environ.get("WHOLE") == "1" else PHASES:
-            results.append(run_phase(name))
-            if results[-1].code != 0:
+        for names in PHASES:
+            touched = touched or any(name in USING_A_CLUSTER for name in names)
+            results += run_phases(names)
+            if any(result.code != 0 for result in results):
                 break
     finally:
-        touched = "cluster-up" in {result.name for result in results}
-        if touched and os.environ.get("KEEP") != "1":
-            results.append(run_phase(CLEANUP))
+        if touched and not keep:
+            results += run_phases([CLEANUP])
         report(results, time.monotonic() - started)
-    return max(result.code != 0 for result in results)
+    return int(any(result.code != 0 for result in results))
 
 
 if __name__ == "__main__":
