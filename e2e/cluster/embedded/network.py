@@ -19,6 +19,7 @@ _FAMILIES: Final = ("iptables", "ip6tables")
 _SYSCTL: Final = Path("/proc/sys/net")
 _FORWARD: Final = _SYSCTL / "ipv4" / "ip_forward"
 _BRIDGE_RULES: Final = _SYSCTL / "bridge" / "bridge-nf-call-iptables"
+_BOOT: Final = Path("/proc/sys/kernel/random/boot_id")
 _KUBERNETES: Final = re.compile(rf"(?:^:|-[AIjg] )(?:KUBE-|CNI-|{_CHAIN}\b)")
 """A chain of kube-proxy, kubelets, CNI plugins or ours, or a rule in one or into one, as iptables-save writes them."""
 
@@ -35,8 +36,7 @@ def address(node: int) -> str:
 
 def make(state: Path, nodes: int) -> None:
     """Bridges with their addresses, forwarding between them, and no way out for pods."""
-    for setting in (_FORWARD, _BRIDGE_RULES):
-        _note(state, setting)
+    note_settings(state)
     for node in range(nodes):
         name = bridge(node)
         if not (Path("/sys/class/net") / name).exists():
@@ -55,7 +55,7 @@ def make(state: Path, nodes: int) -> None:
 def ours(state: Path) -> bool:
     """Whether ``make`` was begun here and not undone since: then rules of a Kubernetes on this machine are its own."""
     rules = any(_CHAIN in line for family in _FAMILIES for line in _rules(family))
-    return rules or bool(_bridges()) or (state / _FORWARD.name).exists()
+    return rules or bool(_bridges()) or _noted(state)
 
 
 def refuse_others(state: Path) -> None:
@@ -118,22 +118,27 @@ def remove(state: Path) -> None:
     for family in _FAMILIES:
         _remove_rules(family)
     for setting in (_FORWARD, _BRIDGE_RULES):
-        before = state / setting.name
-        if before.exists() and setting.exists():
-            setting.write_text(before.read_text())
+        if _noted(state) and setting.exists():
+            setting.write_text((state / setting.name).read_text())
 
 
 def _bridges() -> list[str]:
     return sorted(device.name for device in Path("/sys/class/net").glob(f"{_BRIDGE}[0-9]"))
 
 
-def _note(state: Path, setting: Path) -> None:
-    """Keep in the state what a setting of the kernel was before; one that isn't there yet is off."""
-    before = state / setting.name
-    if not before.exists():
-        half = before.with_suffix(".new")
-        half.write_text(setting.read_text() if setting.exists() else "0")
-        half.rename(before)
+def note_settings(state: Path) -> None:
+    """Keep in the state what the kernel's settings were before, unless it knows; one that isn't there yet is off."""
+    if _noted(state):
+        return
+    for setting in (_FORWARD, _BRIDGE_RULES):
+        (state / setting.name).write_text(setting.read_text() if setting.exists() else "0")
+    (state / "boot").write_text(_BOOT.read_text())
+
+
+def _noted(state: Path) -> bool:
+    """Whether that was since the machine was started, which would have undone settings and rules alike."""
+    boot = state / "boot"
+    return boot.exists() and boot.read_text() == _BOOT.read_text()
 
 
 def _keep_pods_inside() -> None:

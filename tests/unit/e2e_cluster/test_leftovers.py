@@ -64,11 +64,20 @@ def test_rules_that_a_killed_run_left_are_its_own(
 ) -> None:
     rules([*KUBERNETES, *(OURS if trace == "chain" else [])])
     if trace == "state":
-        (tmp_path / "ip_forward").write_text("0")
+        network.note_settings(tmp_path)
     if trace == "bridge":
         monkeypatch.setattr(network, "_bridges", lambda: ["sluice0"])
     assert network.ours(tmp_path)
     network.refuse_others(tmp_path)
+
+
+def test_a_restart_of_the_machine_undid_rules_and_settings_so_that_those_there_are_somebody_elses(
+    tmp_path: Path, rules: Rules
+) -> None:
+    network.note_settings(tmp_path)
+    (tmp_path / "boot").write_text("before the restart")
+    rules(KUBERNETES)
+    assert not network.ours(tmp_path)
 
 
 def test_removing_what_never_was_touches_nothing(tmp_path: Path, rules: Rules, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -91,10 +100,10 @@ def test_all_but_its_own_rules_and_settings_is_as_before(
     forward.write_text("0\n")
     monkeypatch.setattr(network, "_FORWARD", forward)
     monkeypatch.setattr(network, "_BRIDGE_RULES", bridged)
-    for setting in (forward, bridged):
-        network._note(state, setting)
-        setting.write_text("1\n")
-        network._note(state, setting)  # a second run finds what the first one set
+    network.note_settings(state)
+    forward.write_text("1\n")
+    bridged.write_text("1\n")
+    network.note_settings(state)  # a second run finds what the first one set
     rules([*MACHINES[:-1], *KUBERNETES, *OURS, MACHINES[-1]])
     monkeypatch.setattr(network, "_run", lambda *command, stdin=None: ran.append((command, stdin)))
     network.remove(state)

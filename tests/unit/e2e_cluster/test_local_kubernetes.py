@@ -188,6 +188,19 @@ def test_a_kubectl_that_is_too_old_is_not_used(version: str, recent: bool) -> No
     assert not binaries.is_recent("error: unknown flag: --output")
 
 
+@pytest.mark.parametrize(
+    ("said", "version"),
+    [
+        ("go1.26.8\n", (1, 26, 8)),
+        ("module sluice.dev/e2e/helm\n\ngo 1.25\n", (1, 25, 0)),
+        ("go1.27rc1", (1, 27, 0)),
+        ("no such option", ()),
+    ],
+)
+def test_an_old_go_is_told_from_a_new_one(said: str, version: tuple[int, ...]) -> None:
+    assert binaries.go_version(said) == version
+
+
 def test_on_another_machine_it_is_said_what_to_use_instead(monkeypatch: pytest.MonkeyPatch) -> None:
     assert binaries.unsupported_machine() in (None, f"{platform.system()} on {platform.machine()}")
     monkeypatch.setattr(platform, "system", lambda: "Linux")
