@@ -9,7 +9,7 @@ from typing import Any, Final
 from kafka.protocol.admin import DescribeConfigsRequest, IncrementalAlterConfigsRequest
 
 from sluice.kafka.admin_topics import Results, describe_topics_request
-from sluice.kafka.errors import check, code_name, from_code
+from sluice.kafka.errors import Answers, check, code_name, from_code
 from sluice.kafka.requests import Channel, chunks
 from sluice.plan.observed import ConfigValue
 
@@ -36,16 +36,22 @@ class ConfigAdmin(Channel):
 
         Asking only for keys that matter makes the answer for a thousand topics some 30 times smaller.
         """
-        found: dict[str, dict[str, ConfigValue]] = {}
+        return (await self.each_topic_config(keys)).all()
+
+    async def each_topic_config(self, keys: Mapping[str, Sequence[str] | None]) -> Answers[str, dict[str, ConfigValue]]:
+        """As `describe_topic_configs`, each topic with its own error."""
+        answers: Answers[str, dict[str, ConfigValue]] = Answers()
         for chunk in chunks(list(keys.items())):
             request = describe_configs_request([(TOPIC, name, wanted) for name, wanted in chunk])
             response = await self.read(request, "topic configurations")
             for result in response.results:
-                if result.error_code and code_name(result.error_code) == "UNKNOWN_TOPIC_OR_PARTITION":
-                    continue
-                check(result.error_code, f"configuration of topic {result.resource_name}", result.error_message)
-                found[result.resource_name] = _values(result, {TOPIC_SOURCE})
-        return found
+                name = result.resource_name
+                if not result.error_code:
+                    answers.found[name] = _values(result, {TOPIC_SOURCE})
+                elif code_name(result.error_code) != "UNKNOWN_TOPIC_OR_PARTITION":
+                    what = f"configuration of topic {name}"
+                    answers.errors[name] = from_code(result.error_code, what, result.error_message)
+        return answers
 
     async def topics_fingerprint(self, keys: Mapping[str, Sequence[str]]) -> bytes:
         """Changes when the placement of these topics or the value of one of their keys does (or by chance: a broker's

@@ -5,40 +5,73 @@ from __future__ import annotations
 import asyncio
 from collections import defaultdict
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
-from kafka.protocol.admin import DeleteGroupsRequest, DescribeGroupsRequest
+from kafka.protocol.admin import DeleteGroupsRequest, DescribeGroupsRequest, ListGroupsRequest
 from kafka.protocol.consumer import OffsetCommitRequest, OffsetFetchRequest
 
 from sluice.kafka.admin_topics import Results
-from sluice.kafka.errors import KafkaError, KafkaUnreachableError, check, code_name, from_code
+from sluice.kafka.errors import Answers, KafkaError, KafkaUnreachableError, check, code_name, from_code
 from sluice.kafka.requests import Channel
 from sluice.plan.observed import GroupDescription, TopicPartition
 
-MOVED: Final = frozenset({"NOT_COORDINATOR", "COORDINATOR_NOT_AVAILABLE"})
 OFFSETS_BY_NAME: Final = 9
 """Highest version of OffsetFetch and OffsetCommit that says topics by name rather than by id."""
 NO_OFFSET: Final = -1
+NEW_TYPES: Final = ("consumer", "share", "streams")
+"""Types of groups that DescribeGroups doesn't know: KIP-848, KIP-932, KIP-1071."""
+SHARE: Final = "share"
+"""`protocol_type` of share groups, which have no committed offsets."""
+
+T = TypeVar("T")
 
 
 class GroupAdmin(Channel):
     """Describes groups, reads and sets their committed offsets, deletes them."""
 
     async def describe_groups(self, groups: Sequence[str]) -> dict[str, GroupDescription]:
-        """State and number of members of each group. A group that doesn't exist is ``Dead`` without members."""
-        found: dict[str, GroupDescription] = {}
+        """State and number of members of each group. A group that doesn't exist is ``Dead`` without members.
 
-        async def describe(coordinator: int, names: Sequence[str]) -> None:
+        Of groups of the newer protocols only the state is told, which says as well whether there are members.
+        """
+        return (await self.each_group(groups)).all()
+
+    async def each_group(self, groups: Sequence[str]) -> Answers[str, GroupDescription]:
+        """As `describe_groups`, each group with its own error."""
+
+        async def describe(coordinator: int, names: Sequence[str]) -> Answers[str, GroupDescription]:
             response = await self.read(DescribeGroupsRequest(groups=list(names)), "groups", node=coordinator)
+            answers: Answers[str, GroupDescription] = Answers()
+            others: list[str] = []
             for group in response.groups:
-                missing = group.error_code and code_name(group.error_code) == "GROUP_ID_NOT_FOUND"  # since v6, 4.0
-                if not missing:
-                    check(group.error_code, f"group {group.group_id}")
-                state = "Dead" if missing else group.group_state
-                found[group.group_id] = GroupDescription(group.group_id, state, group.protocol_type, len(group.members))
+                name = group.group_id
+                error = code_name(group.error_code) if group.error_code else None
+                # Brokers since 4.0 say of groups of other protocols what they say of those that don't exist.
+                if error == "GROUP_ID_NOT_FOUND" or (error is None and group.group_state == "Dead"):
+                    others.append(name)
+                elif error is not None:
+                    answers.errors[name] = from_code(group.error_code, f"group {name}")
+                else:
+                    answers.found[name] = GroupDescription(
+                        name, group.group_state, group.protocol_type, len(group.members)
+                    )
+            listed = await self._newer_groups(coordinator) if others else {}
+            answers.found |= {name: listed.get(name, GroupDescription(name, "Dead", "", 0)) for name in others}
+            return answers
 
-        await self._at_coordinators(groups, describe)
-        return found
+        return await self._at_coordinators(groups, describe)
+
+    async def _newer_groups(self, coordinator: int) -> dict[str, GroupDescription]:
+        """Groups at a coordinator that don't use the classic protocol; their ``protocol_type`` is the group's type."""
+        if await self.version_of(ListGroupsRequest) < 5:  # Kafka 3.8
+            return {}
+        request = ListGroupsRequest(states_filter=[], types_filter=list(NEW_TYPES), min_version=5)
+        response = await self.read(request, "groups", node=coordinator)
+        check(response.error_code, "groups")
+        return {
+            group.group_id: GroupDescription(group.group_id, group.group_state, group.group_type.lower(), 0)
+            for group in response.groups
+        }
 
     async def list_group_offsets(
         self, groups: Mapping[str, Sequence[TopicPartition] | None], *, require_stable: bool = False
@@ -48,25 +81,28 @@ class GroupAdmin(Channel):
         Partitions without a committed offset are left out. ``require_stable`` fails, retriably, while a transaction's
         commit of an offset is pending (KIP-447).
         """
-        found: dict[str, dict[TopicPartition, int]] = {}
+        return (await self.each_group_offsets(groups, require_stable=require_stable)).all()
 
-        async def fetch(coordinator: int, names: Sequence[str]) -> None:
-            if await self.version_of(OffsetFetchRequest) >= 8:  # KIP-709
-                requests = [{name: groups[name] for name in names}]
-            else:
-                requests = [{name: groups[name]} for name in names]
-            for wanted in requests:
-                request = _offset_fetch(wanted, require_stable, batched=await self.version_of(OffsetFetchRequest) >= 8)
+    async def each_group_offsets(
+        self, groups: Mapping[str, Sequence[TopicPartition] | None], *, require_stable: bool = False
+    ) -> Answers[str, dict[TopicPartition, int]]:
+        """As `list_group_offsets`, each group with its own error."""
+
+        async def fetch(coordinator: int, names: Sequence[str]) -> Answers[str, dict[TopicPartition, int]]:
+            batched = await self.version_of(OffsetFetchRequest) >= 8  # KIP-709
+            answers: Answers[str, dict[TopicPartition, int]] = Answers()
+            for chunk in [names] if batched else [[name] for name in names]:
+                wanted = {name: groups[name] for name in chunk}
+                request = _offset_fetch(wanted, require_stable, batched=batched)
                 response = await self.read(request, "committed offsets", node=coordinator)
-                if response.API_VERSION >= 8:
-                    for group in response.groups:
-                        found[group.group_id] = _offsets(group, group.group_id)
-                else:
-                    (name,) = wanted
-                    found[name] = _offsets(response, name)
+                for name, group in [(g.group_id, g) for g in response.groups] if batched else [(chunk[0], response)]:
+                    try:
+                        answers.found[name] = _offsets(group, name)
+                    except KafkaError as error:
+                        answers.errors[name] = error
+            return answers
 
-        await self._at_coordinators(list(groups), fetch)
-        return found
+        return await self._at_coordinators(list(groups), fetch)
 
     async def alter_group_offsets(self, group: str, offsets: Mapping[TopicPartition, int]) -> None:
         """Commit offsets for a group that has no members.
@@ -83,7 +119,7 @@ class GroupAdmin(Channel):
                 )
             )
 
-        async def commit(coordinator: int, names: Sequence[str]) -> None:
+        async def commit(coordinator: int, names: Sequence[str]) -> Answers[str, None]:
             request = OffsetCommitRequest(
                 group_id=group,
                 generation_id_or_member_epoch=-1,
@@ -96,45 +132,59 @@ class GroupAdmin(Channel):
                 for partition in answered.partitions:
                     what = f"offset of group {group} in {answered.name}-{partition.partition_index}"
                     check(partition.error_code, what)
+            return Answers({group: None})
 
-        await self._at_coordinators([group], commit)
+        (await self._at_coordinators([group], commit)).all()
 
     async def delete_groups(self, groups: Sequence[str]) -> Results:
         """Delete groups and their offsets; one that is gone already is a success, one with members a refusal."""
-        results: Results = {}
 
-        async def delete(coordinator: int, names: Sequence[str]) -> None:
+        async def delete(coordinator: int, names: Sequence[str]) -> Answers[str, None]:
             response = await self.write(
                 DeleteGroupsRequest(groups_names=list(names)), "delete groups", node=coordinator
             )
+            answers: Answers[str, None] = Answers()
             for result in response.results:
-                gone = result.error_code and code_name(result.error_code) == "GROUP_ID_NOT_FOUND"
-                failed = result.error_code and not gone
-                if failed and code_name(result.error_code) in MOVED:
-                    raise from_code(result.error_code, f"group {result.group_id}")
-                results[result.group_id] = from_code(result.error_code, f"group {result.group_id}") if failed else None
+                if result.error_code and code_name(result.error_code) != "GROUP_ID_NOT_FOUND":
+                    answers.errors[result.group_id] = from_code(result.error_code, f"group {result.group_id}")
+                else:
+                    answers.found[result.group_id] = None
+            return answers
 
-        await self._at_coordinators(groups, delete)
-        return results
+        answers = await self._at_coordinators(groups, delete)
+        return {**answers.found, **answers.errors}
 
     async def _at_coordinators(
-        self, groups: Sequence[str], call: Callable[[int, Sequence[str]], Awaitable[None]]
-    ) -> None:
-        """Call each coordinator with its groups, side by side; once more if a coordinator has moved."""
-        for last in (False, True):
-            by_coordinator: dict[int, list[str]] = defaultdict(list)
-            for group, coordinator in (await self.coordinators(groups)).items():
-                by_coordinator[coordinator].append(group)
-            results = await asyncio.gather(
-                *(call(coordinator, names) for coordinator, names in by_coordinator.items()), return_exceptions=True
-            )
-            problems = [result for result in results if isinstance(result, BaseException)]
-            if not problems:
-                return
-            moved = all(isinstance(problem, KafkaUnreachableError) for problem in problems)
-            self.forget_coordinators(groups)
-            if last or not moved:
-                raise next((problem for problem in problems if not isinstance(problem, KafkaError)), problems[0])
+        self, groups: Sequence[str], call: Callable[[int, Sequence[str]], Awaitable[Answers[str, T]]]
+    ) -> Answers[str, T]:
+        """Call each coordinator with its groups, side by side; once more for those whose coordinator may have moved."""
+        answers = await self._ask_coordinators(groups, call)
+        again = [group for group, error in answers.errors.items() if isinstance(error, KafkaUnreachableError)]
+        if again:
+            self.forget_coordinators(again)
+            for group in again:
+                del answers.errors[group]
+            answers.add(await self._ask_coordinators(again, call))
+        return answers
+
+    async def _ask_coordinators(
+        self, groups: Sequence[str], call: Callable[[int, Sequence[str]], Awaitable[Answers[str, T]]]
+    ) -> Answers[str, T]:
+        coordinators = await self.each_coordinator(groups)
+        answers: Answers[str, T] = Answers(errors=dict(coordinators.errors))
+        by_coordinator: dict[int, list[str]] = defaultdict(list)
+        for group, coordinator in coordinators.found.items():
+            by_coordinator[coordinator].append(group)
+
+        async def ask(coordinator: int, names: Sequence[str]) -> Answers[str, T]:
+            try:
+                return await call(coordinator, names)
+            except KafkaError as error:
+                return Answers(errors=dict.fromkeys(names, error))
+
+        for answered in await asyncio.gather(*(ask(node, names) for node, names in by_coordinator.items())):
+            answers.add(answered)
+        return answers
 
 
 def _offset_fetch(

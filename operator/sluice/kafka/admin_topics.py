@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import uuid
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, Final
@@ -15,7 +17,7 @@ from kafka.protocol.admin import (
 )
 from kafka.protocol.metadata import MetadataRequest
 
-from sluice.kafka.errors import KafkaError, check, code_name, from_code
+from sluice.kafka.errors import Answers, KafkaError, check, code_name, from_code
 from sluice.kafka.requests import NAMES_PER_REQUEST, Channel, chunks
 from sluice.plan.observed import (
     NewTopic,
@@ -40,21 +42,26 @@ class TopicAdmin(Channel):
         """Topics by name, all of them if ``names`` is None; those that don't exist are left out.
 
         Raises:
-            KafkaRefusedError: we may not describe one of ``names``.
+            KafkaRefusedError: we may not describe one of ``names``, or it can't be a topic's.
         """
+        return (await self.each_topic(names)).all()
+
+    async def each_topic(self, names: Sequence[str] | None = None) -> Answers[str, TopicDescription]:
+        """As `describe_topics`, each name with its own error."""
         requests = [None] if names is None else chunks(names)
         responses = [await self.read(describe_topics_request(chunk), "topics") for chunk in requests]
-        found: dict[str, TopicDescription] = {}
+        answers: Answers[str, TopicDescription] = Answers()
         for response in responses:
             for described in response.topics:
                 error = code_name(described.error_code) if described.error_code else None
                 if error in ("UNKNOWN_TOPIC_OR_PARTITION", "UNKNOWN_TOPIC_ID"):
                     continue
                 # A topic whose leader is being elected is described all the same.
-                if error not in (None, "LEADER_NOT_AVAILABLE"):
-                    check(described.error_code, f"topic {described.name}")
-                found[described.name] = _topic(described)
-        return found
+                if error in (None, "LEADER_NOT_AVAILABLE"):
+                    answers.found[described.name] = _topic(described)
+                else:
+                    answers.errors[described.name] = from_code(described.error_code, f"topic {described.name}")
+        return answers
 
     async def create_topics(self, topics: Sequence[NewTopic], *, validate_only: bool = False) -> Results:
         """Make topics; each succeeds or fails by itself (one that exists: ``TOPIC_ALREADY_EXISTS``)."""
@@ -97,22 +104,31 @@ class TopicAdmin(Channel):
                 results[topic.name] = _result(topic, f"topic {topic.name}")
         return results
 
-    async def delete_topics(self, names: Sequence[str]) -> Results:
-        """Delete topics and their records; one that is gone already is a success."""
+    async def delete_topics(self, topics: Sequence[str] | Mapping[str, str]) -> Results:
+        """Delete topics and their records; one that is gone already is a success.
+
+        With ids (name → id) only the topics that have them: another that was made under such a name stays.
+        """
+        by_id = await self.version_of(DeleteTopicsRequest) >= 6  # Kafka 2.8
+        ids = topics if isinstance(topics, Mapping) and by_id else {}
+        names = {id_: name for name, id_ in ids.items()}
+        state = DeleteTopicsRequest.DeleteTopicState
         results: Results = {}
-        for chunk in chunks(names):
-            if await self.version_of(DeleteTopicsRequest) >= 6:
-                request = DeleteTopicsRequest(
-                    topics=[DeleteTopicsRequest.DeleteTopicState(name=name) for name in chunk],
-                    timeout_ms=WRITE_TIMEOUT_MS,
-                )
+        for chunk in chunks(list(topics)):
+            if by_id:
+                states = [
+                    state(name=None, topic_id=uuid_of(ids[name])) if ids.get(name) else state(name=name)
+                    for name in chunk
+                ]
+                request = DeleteTopicsRequest(topics=states, timeout_ms=WRITE_TIMEOUT_MS)
             else:
                 request = DeleteTopicsRequest(topic_names=list(chunk), timeout_ms=WRITE_TIMEOUT_MS)
             response = await self.write(request, "delete topics")
-            for topic in response.responses:
-                error = _result(topic, f"topic {topic.name}")
-                gone = error is not None and error.code == "UNKNOWN_TOPIC_OR_PARTITION"
-                results[topic.name] = None if gone else error
+            for answered in response.responses:
+                name = answered.name or names[kafka_id(answered.topic_id)]
+                error = _result(answered, f"topic {name}")
+                gone = error is not None and error.code in ("UNKNOWN_TOPIC_OR_PARTITION", "UNKNOWN_TOPIC_ID")
+                results[name] = None if gone else error
         return results
 
     async def reassign(
@@ -160,6 +176,11 @@ def describe_topics_request(names: Sequence[str] | None) -> MetadataRequest:
     topic = MetadataRequest.MetadataRequestTopic
     topics = None if names is None else [topic(name=name) for name in names]
     return MetadataRequest(topics=topics, allow_auto_topic_creation=False)
+
+
+def uuid_of(topic_id: str) -> uuid.UUID:
+    """A topic's id as the protocol has it, from how Kafka prints it."""
+    return uuid.UUID(bytes=base64.urlsafe_b64decode(topic_id + "=="))
 
 
 def _weighed(topics: Iterable[NewTopic], limit: int) -> Iterator[list[NewTopic]]:

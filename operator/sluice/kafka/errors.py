@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Final
+from dataclasses import dataclass, field
+from typing import Final, Generic, TypeVar
 
 from kafka import errors as client_errors
 
 from sluice.api.base import Reason
+
+K = TypeVar("K")
+V = TypeVar("V")
 
 
 class KafkaError(Exception):
@@ -28,6 +32,25 @@ class KafkaRefusedError(KafkaError):
     def __init__(self, reason: Reason, message: str, *, code: str | None = None) -> None:
         super().__init__(message, code=code)
         self.reason = reason
+
+
+@dataclass
+class Answers(Generic[K, V]):
+    """Answers about many things that were asked for in one go: what was found, and each thing's own error."""
+
+    found: dict[K, V] = field(default_factory=dict)
+    errors: dict[K, KafkaError] = field(default_factory=dict)
+
+    def all(self) -> dict[K, V]:
+        """What was found, for those who need every answer; the first error is raised."""
+        for error in self.errors.values():
+            raise error
+        return self.found
+
+    def add(self, others: Answers[K, V]) -> None:
+        """Take in the answers about other things."""
+        self.found |= others.found
+        self.errors |= others.errors
 
 
 ADVICE: Final[dict[str, str]] = {

@@ -16,7 +16,7 @@ from kafka.protocol.api_message import ApiMessage
 from kafka.protocol.metadata import CoordinatorType, FindCoordinatorRequest
 
 from sluice.kafka.connection import CLIENT_ID, ConnectionSettings, diagnose
-from sluice.kafka.errors import KafkaUnreachableError, check, classify
+from sluice.kafka.errors import Answers, KafkaError, KafkaUnreachableError, classify, from_code
 from sluice.kafka.undecoded import Undecoded
 
 logger = logging.getLogger(__name__)
@@ -122,20 +122,32 @@ class Channel:
 
     async def coordinators(self, keys: Sequence[str], kind: CoordinatorType = CoordinatorType.GROUP) -> dict[str, int]:
         """Broker that coordinates each group or transactional id. Remembered until `forget_coordinators`."""
+        return (await self.each_coordinator(keys, kind)).all()
+
+    async def each_coordinator(
+        self, keys: Sequence[str], kind: CoordinatorType = CoordinatorType.GROUP
+    ) -> Answers[str, int]:
+        """As `coordinators`, each key with its own error."""
+        errors: dict[str, KafkaError] = {}
         for attempt in range(1, COORDINATOR_ATTEMPTS + 1):
             unknown = [key for key in keys if (int(kind), key) not in self._coordinators]
-            if not unknown:
+            errors = await self._find_coordinators(unknown, kind) if unknown else {}
+            # Normal for a moment in a new cluster, whose internal topics are made when first asked for.
+            coming = any(error.code == "COORDINATOR_NOT_AVAILABLE" for error in errors.values())
+            if not coming or attempt == COORDINATOR_ATTEMPTS:
                 break
-            try:
-                await self._find_coordinators(unknown, kind)
-            except KafkaUnreachableError as error:
-                # Normal for a moment in a new cluster, whose internal topics are made when first asked for.
-                if error.code != "COORDINATOR_NOT_AVAILABLE" or attempt == COORDINATOR_ATTEMPTS:
-                    raise
-                await asyncio.sleep(ATTEMPT_PAUSE_SECONDS * attempt)
-        return {key: self._coordinators[int(kind), key] for key in keys}
+            await asyncio.sleep(ATTEMPT_PAUSE_SECONDS * attempt)
+        answers: Answers[str, int] = Answers(errors=errors)
+        for key in keys:
+            if (node := self._coordinators.get((int(kind), key))) is not None:
+                answers.found[key] = node
+            elif key not in errors:  # another task has found out meanwhile that it has moved
+                errors[key] = KafkaUnreachableError(f"the coordinator of {key} is on the move")
+        return answers
 
-    async def _find_coordinators(self, keys: Sequence[str], kind: CoordinatorType) -> None:
+    async def _find_coordinators(self, keys: Sequence[str], kind: CoordinatorType) -> dict[str, KafkaError]:
+        """Ask for coordinators and remember them; the errors of the others."""
+        errors: dict[str, KafkaError] = {}
         batched = await self.version_of(FindCoordinatorRequest) >= 4  # KIP-699
         for chunk in chunks(keys, NAMES_PER_REQUEST if batched else 1):
             if batched:
@@ -145,8 +157,11 @@ class Channel:
             response = await self.read(request, "coordinators")
             answers = [(found.key, found) for found in response.coordinators] if batched else [(chunk[0], response)]
             for key, found in answers:
-                check(found.error_code, f"coordinator of {key}", found.error_message)
-                self._coordinators[int(kind), key] = found.node_id
+                if found.error_code:
+                    errors[key] = from_code(found.error_code, f"coordinator of {key}", found.error_message)
+                else:
+                    self._coordinators[int(kind), key] = found.node_id
+        return errors
 
     def forget_coordinators(self, keys: Sequence[str], kind: CoordinatorType = CoordinatorType.GROUP) -> None:
         """Look them up again next time, as after ``NOT_COORDINATOR``."""
