@@ -3,15 +3,24 @@
 from __future__ import annotations
 
 import asyncio
+import ipaddress
 import os
+import re
 import ssl
 import tempfile
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-from sluice.kafka.errors import KafkaUnreachableError
+from cryptography import x509
+from cryptography.x509.oid import NameOID
+
+from sluice.api.base import Reason
+from sluice.kafka.errors import KafkaRefusedError, KafkaUnreachableError
 
 CLIENT_ID: Final = "sluice"
+ADDRESS: Final = re.compile(r"(\[[^\[\]]+\]|[^:\[\]\s]+)(:(?P<port>[0-9]{1,5}))?")
+DEFAULT_PORT: Final = 9092
+"""What client libraries take where an address has no port."""
 
 
 @dataclass(frozen=True)
@@ -37,6 +46,14 @@ class ConnectionSettings:
         transport = "SSL" if self.tls else "PLAINTEXT"
         return f"SASL_{transport}" if self.sasl_mechanism else transport
 
+    @property
+    def own_names(self) -> frozenset[str]:
+        """Names that the cluster may know us by: user name, or a certificate's as rules may change its letters."""
+        if self.username:
+            return frozenset({self.username})
+        name = _common_name(self.cert_pem) if self.cert_pem else None
+        return frozenset({name, name.lower(), name.upper()} if name else ())
+
     def ssl_context(self) -> ssl.SSLContext:
         """TLS as these settings ask for; at least 1.2, host names checked.
 
@@ -53,9 +70,14 @@ class ConnectionSettings:
         return context
 
     def kafka_python_config(self) -> dict[str, Any]:
-        """Options of kafka-python's clients."""
+        """Options of kafka-python's clients.
+
+        Raises:
+            KafkaRefusedError: an address isn't one.
+            KafkaUnreachableError: certificate or key can't be used.
+        """
         config: dict[str, Any] = {
-            "bootstrap_servers": list(self.bootstrap_servers),
+            "bootstrap_servers": [_address(server) for server in self.bootstrap_servers],
             "client_id": CLIENT_ID,
             "security_protocol": self.security_protocol,
         }
@@ -85,6 +107,33 @@ class ConnectionSettings:
             "sasl.password": self.password,
         }
         return config | {key: value for key, value in optional.items() if value}
+
+
+def _address(server: str) -> str:
+    """An address as it is; client libraries fail in the midst of their work on one that can't be read."""
+    found = ADDRESS.fullmatch(server)
+    if not _is_ip(server) and (found is None or not 0 < int(found["port"] or DEFAULT_PORT) < 65536):
+        raise KafkaRefusedError(
+            Reason.INVALID_SPEC, f"{server!r} isn't the address of a broker: correct it; it has to be host:port"
+        )
+    return server
+
+
+def _is_ip(text: str) -> bool:
+    try:
+        ipaddress.ip_address(text)
+    except ValueError:
+        return False
+    return True
+
+
+def _common_name(cert_pem: str) -> str | None:
+    try:
+        subject = x509.load_pem_x509_certificate(cert_pem.encode()).subject
+    except ValueError:  # said where it is used
+        return None
+    names = subject.get_attributes_for_oid(NameOID.COMMON_NAME)
+    return str(names[0].value) if names else None
 
 
 def _load_key(context: ssl.SSLContext, cert_pem: str, key_pem: str) -> None:

@@ -8,8 +8,9 @@ from pathlib import Path
 
 import pytest
 
+from sluice.api.base import Reason
 from sluice.kafka.connection import ConnectionSettings, diagnose
-from sluice.kafka.errors import KafkaUnreachableError
+from sluice.kafka.errors import KafkaRefusedError, KafkaUnreachableError
 from tests.support.certificates import CertificateAuthority
 
 
@@ -56,3 +57,24 @@ async def test_a_diagnosis_names_each_address() -> None:
     told = await diagnose(ConnectionSettings(("127.0.0.1:1", "127.0.0.1:bad")))
     assert told.startswith("127.0.0.1:1: ")
     assert "; 127.0.0.1:bad: " in told
+
+
+@pytest.mark.parametrize("server", ["host:abc", "host:", "host:0", "host:65536", "[::1", ""])
+def test_an_address_that_is_none_is_the_users_error(server: str) -> None:
+    with pytest.raises(KafkaRefusedError, match="host:port") as refused:
+        ConnectionSettings(("fine:9092", server)).kafka_python_config()
+    assert refused.value.reason is Reason.INVALID_SPEC
+
+
+@pytest.mark.parametrize("server", ["host:9092", "host", "::1", "[::1]", "[::1]:9092"])
+def test_addresses_as_client_libraries_take_them_are_let_through(server: str) -> None:
+    assert ConnectionSettings((server,)).kafka_python_config()["bootstrap_servers"] == [server]
+
+
+def test_we_know_the_principals_that_we_may_be() -> None:
+    pair = CertificateAuthority("test").issue("Me")
+    by_certificate = ConnectionSettings(("a:1",), tls=True, cert_pem=pair.cert_pem, key_pem=pair.key_pem)
+    # Rules on the broker may make capitals small, or the other way round.
+    assert by_certificate.own_names == {"Me", "me", "ME"}
+    assert ConnectionSettings(("a:1",), sasl_mechanism="PLAIN", username="Me").own_names == {"Me"}
+    assert ConnectionSettings(("a:1",)).own_names == frozenset()
