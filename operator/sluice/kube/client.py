@@ -10,7 +10,7 @@ import asyncio
 import json
 import os
 from collections.abc import Callable, Mapping
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 from urllib.parse import quote, urlencode
 
 import aiohttp
@@ -71,6 +71,23 @@ def path_of(api_version: str, kind: str, namespace: str | None, name: str | None
     root = f"/apis/{api_version}" if "/" in api_version else f"/api/{api_version}"
     scope = f"/namespaces/{quote(namespace)}" if namespaced and namespace else ""
     return f"{root}{scope}/{plural}" + (f"/{quote(name)}" if name else "")
+
+
+class Listing(NamedTuple):
+    """What a LIST has found, and when: what isn't in it was gone by then, or is newer."""
+
+    bodies: list[Body]
+    version: int
+
+
+def version_of(metadata: Mapping[str, Any]) -> int:
+    """Resource version of an object or a list; zero for one that isn't a number.
+
+    Of one kind they can be compared: since Kubernetes 1.35 it is a promise that they are integers in the order of the
+    writes (KEP-5504), and it was so before.
+    """
+    version = metadata.get("resourceVersion", "")
+    return int(version) if version.isdigit() else 0
 
 
 def _no_fence() -> None:
@@ -153,17 +170,23 @@ class Kube:
         self, api_version: str, kind: str, namespace: str | None = None, labels: Mapping[str, str] | None = None
     ) -> list[Body]:
         """All objects, of one namespace or of all, that have the labels (value ``*``: the label with any value)."""
+        return (await self.listing(api_version, kind, namespace, labels)).bodies
+
+    async def listing(
+        self, api_version: str, kind: str, namespace: str | None = None, labels: Mapping[str, str] | None = None
+    ) -> Listing:
+        """What ``list`` finds, with the version of the whole (which is the same on all its pages)."""
         query: dict[str, str] = {"limit": str(_PAGE)}
         if labels:
             query["labelSelector"] = ",".join(k if v == "*" else f"{k}={v}" for k, v in labels.items())
-        items: list[Body] = []
+        bodies = []
         while True:
             page = await self._request("LIST", kind, path_of(api_version, kind, namespace), query=query)
             # Items of a list come without these two.
-            items += [{"apiVersion": api_version, "kind": kind, **item} for item in page.get("items") or ()]
+            bodies += [{"apiVersion": api_version, "kind": kind, **item} for item in page.get("items") or ()]
             token = page["metadata"].get("continue")
             if not token:
-                return items
+                return Listing(bodies, version_of(page["metadata"]))
             query["continue"] = token
 
     async def create(self, body: Mapping[str, Any]) -> Body:

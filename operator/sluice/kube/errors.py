@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from typing import Any
+from typing import Any, Final
 
 
 class KubeError(Exception):
@@ -35,7 +35,7 @@ class ConflictError(KubeError):
 
 
 class InvalidError(KubeError):
-    """The API server refuses the object's content (400, 422): retrying the same doesn't help."""
+    """The API server refuses the object's content (400, 422, some 500): retrying the same doesn't help."""
 
 
 class ForbiddenError(KubeError):
@@ -50,6 +50,10 @@ class ForbiddenError(KubeError):
 
 class UnavailableError(KubeError):
     """No answer, too many requests, or a failure of the server (408, 429, 5xx): retry later."""
+
+
+_UNTYPED: Final = "failed to create typed patch object"
+"""What server-side apply says of a field that the kind doesn't have, or of a value of a wrong type, as HTTP 500."""
 
 
 def error_from(code: int, text: str, asked: str) -> KubeError:
@@ -76,6 +80,6 @@ def error_from(code: int, text: str, asked: str) -> KubeError:
         return kind(code, reason, message, body)
     if code in (401, 403):
         return ForbiddenError(code, reason, message, body)
-    if code in (400, 405, 406, 413, 415, 422):
+    if code in (400, 405, 406, 413, 415, 422) or (code == 500 and _UNTYPED in message):
         return InvalidError(code, reason, message, body)
     return UnavailableError(code, reason, message, body)

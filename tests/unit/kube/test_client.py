@@ -86,6 +86,13 @@ def test_answers_are_told_apart(code: int, reason: str, kind: type[KubeError]) -
     assert "because" in str(error)
 
 
+def test_a_field_that_the_api_server_does_not_know_is_the_users_mistake() -> None:
+    """It is answered like a failure of the server, but trying again doesn't help."""
+    message = "failed to create typed patch object (ns/demo; apps/v1, Kind=StatefulSet): .spec.x: field not declared"
+    assert isinstance(error_from(500, json.dumps({"message": message}), "PATCH x"), InvalidError)
+    assert isinstance(error_from(500, json.dumps({"message": "etcdserver: no leader"}), "PATCH x"), UnavailableError)
+
+
 def test_an_answer_of_a_proxy_is_an_answer_too() -> None:
     assert isinstance(error_from(502, "<html>Bad Gateway</html>", "GET x"), UnavailableError)
 
@@ -109,11 +116,12 @@ async def test_what_is_not_there_is_none(server: tuple[Server, str]) -> None:
 async def test_lists_are_read_page_by_page_and_items_know_their_kind(server: tuple[Server, str]) -> None:
     told, url = server
     told.answers = [
-        (200, {"metadata": {"continue": "more"}, "items": [{"metadata": {"name": "a"}}]}),
-        (200, {"metadata": {}, "items": [{"metadata": {"name": "b"}}]}),
+        (200, {"metadata": {"continue": "more", "resourceVersion": "7"}, "items": [{"metadata": {"name": "a"}}]}),
+        (200, {"metadata": {"resourceVersion": "7"}, "items": [{"metadata": {"name": "b"}}]}),
     ]
     kube = client(url)
-    found = await kube.list("v1", "Pod", "ns", {"app": "x", "any": "*"})
+    found, version = await kube.listing("v1", "Pod", "ns", {"app": "x", "any": "*"})
+    assert version == 7
     assert [(p["kind"], p["metadata"]["name"]) for p in found] == [("Pod", "a"), ("Pod", "b")]
     assert told.asked[0][2] == {"limit": "500", "labelSelector": "app=x,any"}
     assert told.asked[1][2]["continue"] == "more"
