@@ -76,27 +76,29 @@ async def _change(
     for _ in range(5):
         body = await context.kube.get(API_VERSION, key.kind, key.namespace, key.name)
         if body is None or body["metadata"]["uid"] != resource.uid:
+            context.index.remove(key, resource.uid)
             if remove:
                 return
             raise ChangedError(str(key))
+        context.index.put(body)
         meta = body["metadata"]
         if add and "deletionTimestamp" in meta:
-            context.index.put(body)
             raise ChangedError(str(key))
         names = [n for n in meta.get("finalizers") or () if n != remove]
         if add and add not in names:
             names.append(add)
         if names == (meta.get("finalizers") or []):
-            context.index.put(body)
             return
         patch = {"metadata": {"uid": meta["uid"], "resourceVersion": meta["resourceVersion"], "finalizers": names}}
         try:
-            context.index.put(await context.kube.patch(API_VERSION, key.kind, key.namespace, key.name, patch))
+            written = await context.kube.patch(API_VERSION, key.kind, key.namespace, key.name, patch)
         except ConflictError:
             continue
         except NotFoundError:
+            context.index.remove(key, resource.uid)
             if remove:
                 return
             raise ChangedError(str(key)) from None
+        context.index.put(written, quietly=True)
         return
     raise ChangedError(str(key))

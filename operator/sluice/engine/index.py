@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+import time
+from collections.abc import Callable, Iterable, Mapping
 from enum import Enum
-from typing import Any
+from typing import Any, Final
 
 from sluice.api.objects import KINDS, Key, Resource, key_of, parse
+from sluice.kube.client import version_of
 
 Body = dict[str, Any]
 Bodies = list[Body]
 Keys = list[Key]
+
+_REMEMBERED: Final = 300.0
+"""Seconds for which an object is known to be gone: longer than any answer that still shows it may be under way."""
 
 
 class Change(Enum):
@@ -24,15 +29,27 @@ class Change(Enum):
     """New, another object of the same name, or spec, labels, annotations, finalizers or deletion have changed."""
 
 
+Listener = Callable[[Key, Change, Body | None, Body | None], None]
+"""Is told what is new about an object, and its body before and after; None: there was or is none."""
+
+
 class Index:
     """What the API server has said last about each object, without ``managedFields``.
 
-    An object's UID is part of what is known: a deletion names it, so that the end of a deleted object doesn't
-    remove a new one of the same name.
+    News come in any order and by several ways: watches, lists, answers to own writes. So whoever brings them, listeners
+    are told once; the others' repetition is no news. An object's UID is part of what is known: the end of a deleted
+    object doesn't remove a new one of the same name, and what is told late of a deleted one doesn't bring it back.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, *, monotonic: Callable[[], float] = time.monotonic) -> None:
         self._bodies: dict[str, dict[Key, Body]] = {kind: {} for kind in KINDS}
+        self._gone: dict[str, float] = {}  # UIDs, and since when; oldest first
+        self._listeners: list[Listener] = []
+        self._monotonic = monotonic
+
+    def subscribe(self, listener: Listener) -> None:
+        """Have ``listener`` told of all news."""
+        self._listeners.append(listener)
 
     def get(self, key: Key) -> Body | None:
         """Body of the object, or None."""
@@ -59,31 +76,41 @@ class Index:
         """Objects of a kind whose ``spec.clusterRef`` names this MessagingCluster."""
         return [body for body in self._bodies[kind].values() if _cluster_of(body) == cluster]
 
-    def put(self, body: Mapping[str, Any]) -> Change:
-        """Remember what the API server says about an object; older news than what is known is ignored."""
-        key = key_of(body)
-        new = strip(body)
-        old = self._bodies[key.kind].get(key)
-        if old is not None and old["metadata"]["uid"] == new["metadata"]["uid"]:
-            if _version(new) <= _version(old):
-                return Change.NONE
-            self._bodies[key.kind][key] = new
-            return Change.STATUS if _essence(old) == _essence(new) else Change.OBJECT
-        if old is not None and _version(new) < _version(old):
-            return Change.NONE  # the last news of a predecessor of the same name
-        self._bodies[key.kind][key] = new
-        return Change.OBJECT
+    def put(self, body: Mapping[str, Any], *, quietly: bool = False) -> Change:
+        """Remember what the API server says about an object; older news than what is known is ignored.
 
-    def remove(self, key: Key, uid: str | None = None) -> bool:
-        """Forget an object, if it is (still) the one with this UID."""
-        old = self._bodies[key.kind].get(key)
-        if old is None or (uid is not None and old["metadata"]["uid"] != uid):
+        Args:
+            body: the object.
+            quietly: it differs from what is known only by what the caller has changed: nobody needs to be told.
+        """
+        key, new = key_of(body), strip(body)
+        old = self.get(key)
+        change = self._compare(old, new)
+        if change is Change.NONE:
+            return change
+        if old is not None and _uid(old) != _uid(new):
+            self._bury(_uid(old))
+        self._bodies[key.kind][key] = new
+        if not quietly:
+            self._tell(key, change, old, new)
+        return change
+
+    def remove(self, key: Key, uid: str) -> bool:
+        """The object with this UID is gone: forget it; True if it was known."""
+        self._bury(uid)
+        old = self.get(key)
+        if old is None or _uid(old) != uid:
             return False
         del self._bodies[key.kind][key]
+        self._tell(key, Change.OBJECT, old, None)
         return True
 
     def replace(
-        self, kind: str, bodies: Iterable[Mapping[str, Any]], namespaces: Iterable[str] | None = None
+        self,
+        kind: str,
+        bodies: Iterable[Mapping[str, Any]],
+        namespaces: Iterable[str] | None = None,
+        version: int | None = None,
     ) -> set[Key]:
         """Compare with a LIST by UID: take in what is new, forget what is gone; returns the keys that are gone.
 
@@ -91,20 +118,49 @@ class Index:
             kind: the kind that was listed.
             bodies: what was listed.
             namespaces: the namespaces that were listed; None: all.
+            version: version of the list: what is known of later isn't missing in it. None: nothing can be later.
         """
-        listed: dict[Key, str] = {}
+        listed = set()
         for body in bodies:
-            listed[key_of(body)] = body["metadata"]["uid"]
+            listed.add(_uid(body))
             self.put(body)
         within = None if namespaces is None else set(namespaces)
         gone = {
-            key
+            key: _uid(known)
             for key, known in self._bodies[kind].items()
-            if (within is None or key.namespace in within) and listed.get(key) != known["metadata"]["uid"]
+            if (within is None or key.namespace in within)
+            and _uid(known) not in listed
+            and (version is None or version_of(known["metadata"]) <= version)
         }
-        for key in gone:
-            del self._bodies[kind][key]
-        return gone
+        for key, uid in gone.items():
+            self.remove(key, uid)
+        return set(gone)
+
+    def _compare(self, old: Body | None, new: Body) -> Change:
+        if self._is_gone(_uid(new)):
+            return Change.NONE
+        if old is None:
+            return Change.OBJECT
+        known, told = version_of(old["metadata"]), version_of(new["metadata"])
+        if _uid(old) != _uid(new):
+            return Change.NONE if told < known else Change.OBJECT  # the last news of a predecessor, or a successor
+        if told <= known:
+            return Change.NONE
+        return Change.STATUS if _essence(old) == _essence(new) else Change.OBJECT
+
+    def _tell(self, key: Key, change: Change, before: Body | None, after: Body | None) -> None:
+        for listener in self._listeners:
+            listener(key, change, before, after)
+
+    def _bury(self, uid: str) -> None:
+        self._gone.pop(uid, None)  # so that it comes last
+        self._gone[uid] = self._monotonic()
+
+    def _is_gone(self, uid: str) -> bool:
+        since = self._monotonic() - _REMEMBERED
+        while self._gone and next(iter(self._gone.values())) < since:
+            del self._gone[next(iter(self._gone))]
+        return uid in self._gone
 
 
 def strip(body: Mapping[str, Any]) -> Body:
@@ -129,10 +185,9 @@ def _essence(body: Body) -> tuple[Any, ...]:
     )
 
 
-def _version(body: Body) -> int:
-    """Resource versions are ordered (KEP-5504); zero for one that can't be read as a number."""
-    version = body["metadata"].get("resourceVersion", "")
-    return int(version) if version.isdigit() else 0
+def _uid(body: Mapping[str, Any]) -> str:
+    uid: str = body["metadata"]["uid"]
+    return uid
 
 
 def _cluster_of(body: Body) -> Key | None:

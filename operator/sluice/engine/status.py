@@ -113,6 +113,7 @@ async def _write(context: Context, resource: AnyResource, status: Status) -> boo
     try:
         written = await context.kube.patch(API_VERSION, key.kind, key.namespace, key.name, patch, subresource="status")
     except NotFoundError:
+        context.index.remove(key, resource.uid)
         return False
     context.index.put(written)
     return True

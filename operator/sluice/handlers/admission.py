@@ -1,4 +1,8 @@
-"""What the admission handlers of all kinds share."""
+"""What the admission handlers of all kinds share.
+
+The handlers are ``async`` without waiting for anything: kopf calls other functions in threads, and the index is read
+and changed in the event loop only.
+"""
 
 from __future__ import annotations
 

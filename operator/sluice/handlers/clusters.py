@@ -17,6 +17,6 @@ async def on_event(event: kopf.RawEvent, memo: Any, **_: Any) -> None:
 
 
 @kopf.on.validate(GROUP, VERSION, "messagingclusters", id="validate-messagingclusters", operations=["CREATE", "UPDATE"])
-def validate(body: kopf.Body, memo: Any, **kwargs: Any) -> None:
+async def validate(body: kopf.Body, memo: Any, **kwargs: Any) -> None:
     """Refuse what can't be, with sentences that say what to do."""
     judged(memo.edge, body, kwargs["old"])

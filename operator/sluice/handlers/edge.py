@@ -31,32 +31,20 @@ class Edge:
         self._workers = workers
         self._clusters = clusters
         self._resync = resync
+        index.subscribe(self._learned)
 
     async def event(self, event: Mapping[str, Any]) -> None:
         """Something about an object of ours: ADDED, MODIFIED, DELETED, or None when it was listed."""
         body = event["object"]
         key = key_of(body)
         if event["type"] == "DELETED":
-            if not self._index.remove(key, body["metadata"]["uid"]):
-                return
-            if key.kind == "MessagingCluster":
+            known = self._index.remove(key, body["metadata"]["uid"])
+            if known and key.kind == "MessagingCluster":
                 await self._clusters.forget(key)
-                self._wake_dependents(key)
         else:
             if event["type"] is None:
                 self._resync.relisted()
-            before = self._index.get(key)
-            change = self._index.put(body)
-            if (
-                key.kind == "MessagingCluster"
-                and change is not Change.NONE
-                and _reachability(before) != _reachability(body)
-            ):
-                self._clusters.changed(key)
-                self._wake_dependents(key)
-            if change is not Change.OBJECT:
-                return
-        self._workers.enqueue(key)
+            self._index.put(body)
         await self._workers.room()
 
     async def owned(self, event: Mapping[str, Any]) -> None:
@@ -101,6 +89,16 @@ class Edge:
                 except InvalidSpecError:
                     continue
         return ClusterView(cluster, neighbours)
+
+    def _learned(
+        self, key: Key, change: Change, before: Mapping[str, Any] | None, after: Mapping[str, Any] | None
+    ) -> None:
+        """The index has news, from an event or from an answer to a request of our own."""
+        if key.kind == "MessagingCluster" and _reachability(before) != _reachability(after):
+            self._clusters.changed(key)
+            self._wake_dependents(key)
+        if change is Change.OBJECT:
+            self._workers.enqueue(key)
 
     def _wake_dependents(self, cluster: Key) -> None:
         for kind in KINDS:

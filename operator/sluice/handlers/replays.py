@@ -17,12 +17,12 @@ async def on_event(event: kopf.RawEvent, memo: Any, **_: Any) -> None:
 
 
 @kopf.on.validate(GROUP, VERSION, "replayjobs", id="validate-replayjobs", operations=["CREATE", "UPDATE"])
-def validate(body: kopf.Body, memo: Any, **kwargs: Any) -> None:
+async def validate(body: kopf.Body, memo: Any, **kwargs: Any) -> None:
     """Refuse what can't be, with sentences that say what to do."""
     judged(memo.edge, body, kwargs["old"])
 
 
 @kopf.on.mutate(GROUP, VERSION, "replayjobs", id="mutate-replayjobs", operations=["CREATE", "UPDATE"])
-def mutate(body: kopf.Body, patch: kopf.Patch, **kwargs: Any) -> None:
+async def mutate(body: kopf.Body, patch: kopf.Patch, **kwargs: Any) -> None:
     """Record who asked for the replay; nobody can say otherwise, then or later."""
     requester(body, kwargs["old"], kwargs["operation"], kwargs["userinfo"], patch)

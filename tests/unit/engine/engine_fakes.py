@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import copy
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -13,7 +14,8 @@ from sluice.engine.clusters import Clusters
 from sluice.engine.index import Index
 from sluice.engine.reconciler import Context
 from sluice.engine.settings import Settings
-from sluice.kube.errors import ConflictError, NotFoundError
+from sluice.kube.client import Listing
+from sluice.kube.errors import ConflictError, KubeError, NotFoundError, UnavailableError
 from sluice.observability.events import Events
 from sluice.observability.metrics import Metrics
 
@@ -51,6 +53,10 @@ class FakeKube:
     writes: list[tuple[str, Key, Any]] = field(default_factory=list)
     version: int = 100
     before_patch: Callable[[], None] | None = None
+    refused: dict[Key, KubeError] = field(default_factory=dict)
+    """What patches of an object are answered."""
+    unreachable: int = 0
+    """How many of the next LISTs aren't answered."""
 
     def put(self, body: dict[str, Any]) -> dict[str, Any]:
         """Store an object as another client would."""
@@ -64,8 +70,12 @@ class FakeKube:
         found = self.objects.get(Key(kind, namespace or "", name))
         return copy.deepcopy(found) if found else None
 
-    async def list(self, api_version: str, kind: str, namespace: str | None = None) -> list[dict[str, Any]]:
-        return [copy.deepcopy(b) for k, b in self.objects.items() if k.kind == kind]
+    async def listing(self, api_version: str, kind: str, namespace: str | None = None) -> Listing:
+        found = [copy.deepcopy(b) for k, b in self.objects.items() if k.kind == kind]
+        if self.unreachable:
+            self.unreachable -= 1
+            raise UnavailableError(0, "Unreachable", "no answer")
+        return Listing(found, self.version)
 
     async def create(self, body: Mapping[str, Any]) -> dict[str, Any]:
         self.writes.append(("create", _key(body), body))
@@ -85,6 +95,8 @@ class FakeKube:
             act, self.before_patch = self.before_patch, None
             act()
         key = Key(kind, namespace or "", name)
+        if key in self.refused:
+            raise self.refused[key]
         if key not in self.objects:
             raise NotFoundError(404, "NotFound", f"{key} not found")
         stored = self.objects[key]
@@ -116,6 +128,13 @@ def make_context(kube: FakeKube) -> Context:
         enqueue=lambda _: None,
         fence=lambda: None,
     )
+
+
+async def until(holds: Callable[[], bool]) -> None:
+    """Let others run until something holds, which takes no time worth speaking of."""
+    async with asyncio.timeout(5):
+        while not holds():  # noqa: ASYNC110 - what is waited for tells nobody
+            await asyncio.sleep(0)
 
 
 def _no_kafka() -> Any:

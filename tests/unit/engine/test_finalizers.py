@@ -7,6 +7,7 @@ import pytest
 from sluice.api.objects import Key, parse
 from sluice.engine.errors import ChangedError
 from sluice.engine.finalizers import finalizer_of, fresh, hold, let_go, nothing_to_undo
+from sluice.engine.index import Change
 from tests.unit.engine.engine_fakes import FakeKube, make_context, topic, topic_key
 
 OURS = "sluice.dev/topic"
@@ -89,3 +90,27 @@ async def test_when_there_is_nothing_to_undo(cluster: str, terminating: bool, ex
         kube.put({"kind": "MessagingCluster", "metadata": meta})
     kube.put({"kind": "Namespace", "metadata": {"name": "ns"} | ({"deletionTimestamp": "x"} if terminating else {})})
     assert await nothing_to_undo(make_context(kube), CLUSTER, "ns") is expected
+
+
+async def test_own_finalizers_are_no_news_and_what_others_changed_meanwhile_is() -> None:
+    kube = FakeKube()
+    context = make_context(kube)
+    context.index.put(kube.put(topic("a")))
+    heard: list[Change] = []
+    context.index.subscribe(lambda _, change, *__: heard.append(change))
+    resource = context.index.resource(topic_key("a"))
+    assert resource is not None
+    await hold(context, resource)
+    assert heard == []
+    kube.put(topic("a", finalizers=[OURS], labels={"changed": "by another"}))
+    held = context.index.resource(topic_key("a"))
+    assert held is not None
+    await let_go(context, held)
+    assert heard == [Change.OBJECT]
+
+
+async def test_an_object_that_is_found_gone_is_not_known_any_more() -> None:
+    context = make_context(FakeKube())
+    context.index.put(topic("a", finalizers=[OURS]))
+    await let_go(context, parse(topic("a", finalizers=[OURS])))
+    assert context.index.get(topic_key("a")) is None

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from sluice.api.objects import InvalidSpecError, Key
@@ -97,3 +99,76 @@ def test_a_spec_that_cannot_be_read_says_where() -> None:
     index.put(body)
     with pytest.raises(InvalidSpecError, match=r"spec\.partitions"):
         index.resource(topic_key("a"))
+
+
+LISTED_AT = 10
+"""Version of the collection when it was listed; what happens later isn't in the list."""
+
+
+def test_an_object_that_was_deleted_while_it_was_listed_stays_gone() -> None:
+    index = Index()
+    index.put(topic("a", version=4))
+    assert index.remove(topic_key("a"), "uid-a")
+    assert index.replace("Topic", [topic("a", version=4)], version=LISTED_AT) == set()
+    assert index.get(topic_key("a")) is None
+
+
+def test_a_deletion_is_known_even_if_the_object_was_not() -> None:
+    index = Index()
+    assert not index.remove(topic_key("a"), "uid-a")
+    assert index.put(topic("a", version=4)) is Change.NONE
+    assert index.put(topic("a", uid="next", version=12)) is Change.OBJECT
+
+
+def test_an_object_that_was_made_while_others_were_listed_stays() -> None:
+    index = Index()
+    index.put(topic("made", version=11))
+    index.put(topic("replaced", uid="next", version=12))
+    assert index.replace("Topic", [topic("replaced", version=3)], version=LISTED_AT) == set()
+    assert index.keys("Topic") == [topic_key("made"), topic_key("replaced")]
+
+
+def test_an_object_as_old_as_the_list_that_is_not_in_it_is_gone_for_good() -> None:
+    index = Index()
+    index.put(topic("a", version=LISTED_AT))
+    assert index.replace("Topic", [], version=LISTED_AT) == {topic_key("a")}
+    assert index.put(topic("a", version=LISTED_AT)) is Change.NONE, "such as a late answer to a PATCH"
+
+
+def test_the_predecessor_of_a_deleted_object_does_not_come_back_either() -> None:
+    index = Index()
+    index.put(topic("a", uid="old", version=1))
+    index.put(topic("a", uid="new", version=5))
+    index.remove(topic_key("a"), "new")
+    assert index.put(topic("a", uid="old", version=2)) is Change.NONE
+
+
+def test_what_is_gone_is_not_remembered_for_ever() -> None:
+    now = 0.0
+    index = Index(monotonic=lambda: now)
+    index.remove(topic_key("a"), "uid-a")
+    assert index.put(topic("a")) is Change.NONE
+    now = 301.0
+    assert index.put(topic("a")) is Change.OBJECT, "a mistake would heal"
+    assert index._gone == {}
+
+
+def test_whoever_brings_news_others_hear_of_them() -> None:
+    heard: list[tuple[str, Change, bool, bool]] = []
+
+    def listen(key: Key, change: Change, before: Any, after: Any) -> None:
+        heard.append((key.name, change, before is not None, after is not None))
+
+    index = Index()
+    index.subscribe(listen)
+    index.put(topic("a", version=1))
+    index.put(topic("a", version=1))
+    index.put({**topic("a", version=2), "status": {"topicId": "x"}})
+    index.put(topic("a", version=3, finalizers=["ours"]), quietly=True)
+    index.replace("Topic", [topic("b", version=4)], version=LISTED_AT)
+    assert heard == [
+        ("a", Change.OBJECT, False, True),
+        ("a", Change.STATUS, True, True),
+        ("b", Change.OBJECT, False, True),
+        ("a", Change.OBJECT, True, False),
+    ]

@@ -9,6 +9,7 @@ import pytest
 from sluice.api.base import ConditionType, Reason
 from sluice.api.objects import parse
 from sluice.engine import status
+from sluice.engine.index import Change
 from sluice.kube.errors import ConflictError
 from tests.unit.engine.engine_fakes import NOW, FakeKube, make_context, topic, topic_key
 
@@ -126,3 +127,37 @@ async def test_a_paused_object_keeps_its_readiness_and_its_observed_generation()
     assert conditions_of(after.status.conditions) == {"Ready": ("True", "Paused")}
     assert after.status.observed_generation == 1
     assert not await status.write_paused(context, after)
+
+
+async def test_an_object_that_is_gone_is_not_known_any_more() -> None:
+    kube = FakeKube()
+    context = make_context(kube)
+    context.index.put(topic("a"))
+    resource = context.index.resource(topic_key("a"))
+    assert resource is not None
+    assert not await status.write_conditions(context, resource, status.ready(resource, context.clock()))
+    assert context.index.get(topic_key("a")) is None
+
+
+async def test_an_answer_that_comes_after_the_deletion_does_not_bring_the_object_back() -> None:
+    kube = FakeKube()
+    context = make_context(kube)
+    context.index.put(kube.put(topic("a")))
+    resource = context.index.resource(topic_key("a"))
+    assert resource is not None
+    kube.before_patch = lambda: context.index.remove(topic_key("a"), resource.uid) and None
+    assert await status.write_conditions(context, resource, status.ready(resource, context.clock()))
+    assert context.index.get(topic_key("a")) is None
+
+
+async def test_a_change_that_the_answer_to_a_write_tells_of_first_is_news() -> None:
+    kube = FakeKube()
+    context = make_context(kube)
+    context.index.put(kube.put(topic("a")))
+    resource = context.index.resource(topic_key("a"))
+    assert resource is not None
+    heard: list[Change] = []
+    context.index.subscribe(lambda _, change, *__: heard.append(change))
+    kube.before_patch = lambda: kube.put(topic("a", generation=2, labels={"changed": "meanwhile"})) and None
+    await status.write_conditions(context, resource, status.ready(resource, context.clock()))
+    assert heard == [Change.OBJECT]

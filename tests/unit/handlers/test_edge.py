@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import threading
+from types import SimpleNamespace
 from typing import Any
 
 import kopf
 import pytest
+from kopf._core.actions.invocation import invoke
 
 from sluice.api.objects import Key
 from sluice.engine.index import Index
+from sluice.handlers import clusters, groups, replays, topics, users
 from sluice.handlers.admission import REQUESTED_BY, judged, requester
 from sluice.handlers.edge import Edge
 
@@ -105,6 +109,26 @@ async def test_a_cluster_that_becomes_ready_wakes_what_waits_for_it() -> None:
     assert CLUSTER in await rig.tell("DELETED", body("MessagingCluster", "demo", 4))
 
 
+async def test_a_cluster_whose_readiness_the_operator_has_just_written_wakes_what_waits_for_it() -> None:
+    rig = Rig()
+    await rig.tell("ADDED", body("Topic", "a"))
+    await rig.tell("ADDED", body("MessagingCluster", "demo"))
+    written = body("MessagingCluster", "demo", 2, status={"conditions": [{"type": "Ready", "status": "True"}]})
+    rig.seen.looks.clear()
+    rig.index.put(written)
+    assert rig.seen.looks == [Key("Topic", "ns", "a")]
+    assert await rig.tell("MODIFIED", written) == [], "the echo"
+
+
+async def test_a_deletion_that_no_event_told_of_wakes_what_it_concerns() -> None:
+    rig = Rig()
+    await rig.tell("ADDED", body("Topic", "a"))
+    await rig.tell("ADDED", body("MessagingCluster", "demo"))
+    rig.seen.looks.clear()
+    rig.index.replace("MessagingCluster", [], version=9)
+    assert set(rig.seen.looks) == {CLUSTER, Key("Topic", "ns", "a")}
+
+
 @pytest.mark.parametrize(
     ("label", "owner"),
     [
@@ -175,3 +199,19 @@ def test_nobody_can_say_that_another_asked(
         assert patch == {}
     else:
         assert patch == {"metadata": {"annotations": {REQUESTED_BY: expected}}}
+
+
+@pytest.mark.parametrize("handlers", [clusters, groups, replays, topics, users], ids=lambda module: module.__name__)
+async def test_admission_reads_the_index_only_in_the_loops_own_thread(handlers: Any) -> None:
+    """In another thread it would meet dictionaries that change while it goes through them."""
+    judging: list[int] = []
+
+    class Watched:
+        def refusals(self, *_: Any) -> list[str]:
+            judging.append(threading.get_ident())
+            return []
+
+    # As kopf calls it: what isn't a coroutine function goes to a thread.
+    memo = SimpleNamespace(edge=Watched())
+    await invoke(handlers.validate, kwargs={"body": body("Topic", "a"), "memo": memo, "old": None})
+    assert judging == [threading.get_ident()]
