@@ -103,10 +103,13 @@ class Schedule:
 
     def failed(self, key: Key, lane: Lane, now: float) -> int:
         """Try again after a backoff; returns the number of failures in a row."""
-        count = self._failures.get(key, 0) + 1
-        self._failures[key] = count
+        count = self._failures[key] = self.failures(key) + 1
         self.add(key, lane, now + backoff(count, self._chance), now)
         return count
+
+    def failures(self, key: Key) -> int:
+        """Number of the key's failures in a row."""
+        return self._failures.get(key, 0)
 
     def next_due(self, now: float) -> float | None:
         """When ``take`` may have something that it hasn't now; None: only after ``add`` or ``done``."""

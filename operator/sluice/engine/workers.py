@@ -161,19 +161,26 @@ class Workers:
             keys = [key for key in batch.keys if await self._passes(key, results)]
             if keys:
                 results.update(await self._reconcile(batch.lane.kind, keys))
-            # One stretch for all: what waits together is looked at together again, in one batch.
-            stretch = self._chance.uniform(0.8, 1.2)
             self._log(results)
-            for key, result in results.items():
-                await self._settle(key, batch.lane, result, stretch)
-        except Exception as error:  # noqa: BLE001 - such as a status that can't be written: try it all again
-            _LOG.warning("%s: outcome not written: %s: %s", batch.lane.kind, type(error).__name__, error)
-            now = loop.time()
-            for key in batch.keys:
-                self._schedule.failed(key, batch.lane, now)
+            await self._settle_all(batch.lane, results)
         finally:
             self._schedule.done(batch.lane)
             self.context.metrics.reconcile_seconds.labels(batch.lane.kind).observe(loop.time() - started)
+
+    async def _settle_all(self, lane: Lane, results: Mapping[Key, Outcome | Exception]) -> None:
+        """Settle each key for itself: one whose status can't be written is tried again, and troubles no other."""
+        # One stretch for all: what waits together is looked at together again, in one batch.
+        stretch = self._chance.uniform(0.8, 1.2)
+        unwritten: dict[Key, Outcome | Exception] = {}
+        for key, result in results.items():
+            try:
+                outcome = await self._settle(key, lane, result, stretch)
+            except Exception as error:  # noqa: BLE001 - whatever it is, the key has its next look
+                unwritten[key] = error
+                outcome = "error"
+                self._schedule.failed(key, lane, asyncio.get_running_loop().time())
+            self.context.metrics.reconciles.labels(key.kind, outcome).inc()
+        self._log(unwritten)
 
     async def _reconcile(self, kind: str, keys: Sequence[Key]) -> Mapping[Key, Outcome | Exception]:
         try:
@@ -190,57 +197,59 @@ class Workers:
             return True
         try:
             resource = parse(body)
+            if not resource.paused or resource.deleting:
+                return True
+            await status.write_paused(self.context, resource)
         except InvalidSpecError as error:
             results[key] = UserError(Reason.INVALID_SPEC, f"the spec can't be read: {error}")
-            return False
-        if resource.paused and not resource.deleting:
-            try:
-                await status.write_paused(self.context, resource)
-            except Exception as error:  # noqa: BLE001 - classified by _settle
-                results[key] = error
-            else:
-                results[key] = Outcome()
-            return False
-        return True
+        except Exception as error:  # noqa: BLE001 - classified by _settle
+            results[key] = error
+        else:
+            results[key] = Outcome()
+        return False
 
-    async def _settle(self, key: Key, lane: Lane, result: Outcome | Exception, stretch: float) -> None:
-        """Turn one outcome into condition, metrics and the next look; ``stretch`` is the jitter of calm retries."""
-        metrics = self.context.metrics
-        now = asyncio.get_running_loop().time()
+    async def _settle(self, key: Key, lane: Lane, result: Outcome | Exception, stretch: float) -> str:
+        """Turn one outcome into condition, metrics and the next look; returns the metrics' word for it.
+
+        What is told comes first: if that fails, nothing else is done yet. ``stretch`` is the jitter of calm retries.
+        """
         match result:
             case Outcome(requeue_after=after):
-                outcome = "success"
-                self._schedule.succeeded(key)
-                if self.context.index.get(key) is None:
-                    metrics.forget(key)
-                else:
-                    labels = (key.kind, key.namespace, key.name)
-                    metrics.replace(key, metrics.last_success, {labels: self.context.clock().timestamp()})
-                if after is not None:
-                    self._schedule.add(key, lane, now + after, now)
-            case WaitingError():
-                outcome = "waiting"
-                self._schedule.succeeded(key)
-                self._schedule.add(key, lane, now + result.retry_after * stretch, now)
+                self._date(key)
+                self._calm(key, lane, after)
+                return "success"
+            case WaitingError(retry_after=after):
                 await self._tell(key, result.reason, result.message, stalled=False)
-            case UserError():
-                outcome = "user_error"
-                self._schedule.succeeded(key)
+                self._calm(key, lane, after * stretch)
+                return "waiting"
+            case UserError() | KafkaRefusedError():
                 await self._tell(key, result.reason, result.message, stalled=True)
-            case KafkaRefusedError():
-                outcome = "user_error"
-                self._schedule.succeeded(key)
-                self._schedule.add(key, lane, now + _REFUSED_RETRY * stretch, now)
-                await self._tell(key, result.reason, result.message, stalled=True)
+                self._calm(key, lane, _REFUSED_RETRY * stretch if isinstance(result, KafkaRefusedError) else None)
+                return "user_error"
             case NotLeaderError():
                 outcome = "not_leader"
-                self._schedule.failed(key, lane, now)
             case _:
                 outcome = "error"
-                failures = self._schedule.failed(key, lane, now)
-                if failures >= FAILURES_TOLD and not _terminating(result):
+                if self._schedule.failures(key) + 1 >= FAILURES_TOLD and not _terminating(result):
                     await self._tell(key, *_explain(result), stalled=False)
-        metrics.reconciles.labels(key.kind, outcome).inc()
+        self._schedule.failed(key, lane, asyncio.get_running_loop().time())
+        return outcome
+
+    def _calm(self, key: Key, lane: Lane, after: float | None) -> None:
+        """Forget the key's failures; look at it again in ``after`` seconds, or when something happens."""
+        self._schedule.succeeded(key)
+        if after is not None:
+            now = asyncio.get_running_loop().time()
+            self._schedule.add(key, lane, now + after, now)
+
+    def _date(self, key: Key) -> None:
+        """Measure when the object was last reconciled well, as long as there is one."""
+        metrics = self.context.metrics
+        if self.context.index.get(key) is None:
+            metrics.forget(key)
+        else:
+            labels = (key.kind, key.namespace, key.name)
+            metrics.replace(key, metrics.last_success, {labels: self.context.clock().timestamp()})
 
     async def _tell(self, key: Key, reason: Reason, message: str, *, stalled: bool) -> None:
         """Write the condition of an object that isn't as it should be, and an Event if that is news."""

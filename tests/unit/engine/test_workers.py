@@ -16,6 +16,7 @@ from sluice.engine.errors import NotLeaderError, UserError, WaitingError
 from sluice.engine.reconciler import Outcome
 from sluice.engine.workers import Workers
 from sluice.kafka.errors import KafkaRefusedError, KafkaUnreachableError
+from sluice.kube.errors import InvalidError, UnavailableError
 from tests.unit.engine.engine_fakes import FakeKube, make_context, topic, topic_key
 
 Result = Outcome | Exception
@@ -123,6 +124,35 @@ async def test_one_objects_error_is_not_its_neighbours() -> None:
         assert rig.ready("a2") == ("False", "Conflict")
 
 
+async def test_a_status_that_cannot_be_written_is_not_its_neighbours_trouble() -> None:
+    async with running() as rig:
+        rig.reconciler.answer = lambda _: UserError(Reason.CONFLICT, "delete one of them")
+        for name in ("a1", "a2", "a3"):
+            rig.put(topic(name))
+        rig.kube.refused[topic_key("a1")] = InvalidError(422, "Invalid", "no such field")
+        for attempt in range(1, 4):
+            for name in ("a1", "a2", "a3"):
+                rig.workers.enqueue(topic_key(name))
+            await rig.settle()
+            assert rig.workers._schedule.failures(topic_key("a1")) == attempt
+        assert [rig.ready(name) for name in ("a1", "a2", "a3")] == [None, *[("False", "Conflict")] * 2]
+        assert [rig.workers._schedule.failures(topic_key(name)) for name in ("a2", "a3")] == [0, 0]
+        assert rig.outcomes("user_error") == 6
+        assert rig.outcomes("error") == 3
+
+
+async def test_statuses_that_cannot_be_written_are_one_line_of_the_log(caplog: pytest.LogCaptureFixture) -> None:
+    async with running() as rig:
+        rig.reconciler.answer = lambda _: UserError(Reason.CONFLICT, "delete one of them")
+        for number in range(50):
+            rig.put(topic(f"a{number}"))
+            rig.kube.refused[topic_key(f"a{number}")] = UnavailableError(503, "", "etcd is away")
+            rig.workers.enqueue(topic_key(f"a{number}"))
+        await rig.settle()
+        lines = [r for r in caplog.records if "etcd is away" in r.getMessage()]
+        assert [r.__dict__["count"] for r in lines] == [50]
+
+
 async def test_a_users_error_is_told_once_and_not_retried() -> None:
     async with running() as rig:
         rig.reconciler.answer = lambda _: UserError(Reason.CONFLICT, "delete one of them")
@@ -205,7 +235,7 @@ async def test_success_forgets_failures_and_dates_the_object() -> None:
         labels = {"kind": "Topic", "namespace": "ns", "name": "a"}
         name = "sluice_last_successful_reconcile_timestamp_seconds"
         assert metrics.registry.get_sample_value(name, labels) == rig.context.clock().timestamp()
-        rig.context.index.remove(topic_key("a"))
+        rig.context.index.remove(topic_key("a"), "uid-a")
         answers.append(Outcome())
         rig.workers.enqueue(topic_key("a"))
         await rig.settle()
