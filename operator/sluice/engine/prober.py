@@ -27,6 +27,8 @@ OPERATION_SECONDS: Final = 10.0
 """When one operation counts as failed: the last bucket of the histograms."""
 NO_BROKER: Final = ""
 """Label of errors that are no single broker's."""
+INTERNAL: Final = "internal"
+"""Operation of errors that nobody has foreseen: faults of the probe's own."""
 
 
 @dataclass
@@ -112,6 +114,13 @@ class Prober:
                 self._metrics.forget(cluster.namespace, cluster.name, gone)
             probe.brokers, probe.looked = wanted, None
 
+    def clear(self) -> None:
+        """Probe nothing any more, and show nothing: another replica leads."""
+        for probe in self._probes.values():
+            self._end(probe)
+        self._probes.clear()
+        self._metrics.clear()
+
     def _start(self, probe: _Probe) -> None:
         probe.task = asyncio.create_task(self._probe(probe), name=f"probe of {probe.key}")
         probe.task.add_done_callback(_report)
@@ -129,14 +138,25 @@ class Prober:
             await asyncio.sleep(random.random() * min(1.0, probe.interval))  # noqa: S311
             while True:
                 started = monotonic()
-                try:
-                    await self._round(probe)
-                except NotLeaderError:
-                    # Another replica probes now, or will; if it is us again, the next round tells.
-                    logger.debug("probe of %s: this replica may not act", probe.key)
+                await self._attempt(probe)
                 await asyncio.sleep(max(0.0, probe.interval - (monotonic() - started)))
         finally:
             await probe.client.close()
+
+    async def _attempt(self, probe: _Probe) -> None:
+        """One round; whatever becomes of it, there is a next one."""
+        try:
+            self._fence()
+            await self._round(probe)
+        except NotLeaderError:
+            # Another replica probes now, or will; if it is us again, the next round tells.
+            logger.debug("probe of %s: this replica may not act", probe.key)
+        except Exception as error:  # a probe that ended would look like a cluster that has none
+            self._metrics.errors.labels(probe.key.namespace, probe.key.name, NO_BROKER, INTERNAL).inc()
+            if INTERNAL not in probe.failing:
+                logger.error("probe of %s: a fault of its own, it goes on: %s", probe.key, error, exc_info=error)
+            probe.failing.add(INTERNAL)
+            probe.looked = None
 
     async def _round(self, probe: _Probe) -> None:
         failed: dict[str, str] = {}

@@ -22,6 +22,7 @@ class Settings:
         namespace: the operator's own namespace.
         watch_namespaces: namespaces that are looked after; empty: all.
         identity: this replica's name in the Lease.
+        lease: name of the Lease, in the operator's own namespace, by which one replica leads.
         service: name of the webhook's Service.
         webhook_secret: Secret that holds the webhook's certificate.
         webhook_configuration: name of the Validating- and MutatingWebhookConfiguration of the chart; empty: none.
@@ -36,6 +37,7 @@ class Settings:
     namespace: str
     identity: str
     watch_namespaces: tuple[str, ...] = ()
+    lease: str = "sluice-operator"
     service: str = "sluice-webhook"
     webhook_secret: str = "sluice-webhook"  # noqa: S105 - a name
     webhook_configuration: str = ""
@@ -63,6 +65,7 @@ class Settings:
             namespace=env.get("SLUICE_NAMESPACE") or _own_namespace(),
             identity=env.get("SLUICE_POD_NAME") or f"{socket.gethostname()}-{os.getpid()}",
             watch_namespaces=namespaces,
+            lease=env.get("SLUICE_LEASE", cls.lease),
             service=service,
             webhook_secret=env.get("SLUICE_WEBHOOK_SECRET") or service,
             webhook_configuration=env.get("SLUICE_WEBHOOK_CONFIGURATION", ""),

@@ -42,7 +42,6 @@ from sluice.observability.probe import ProbeMetrics
 
 _LOG = logging.getLogger(__name__)
 
-LEASE: Final = "sluice-operator"
 _CRD_WAIT: Final = 2.0
 
 
@@ -67,7 +66,7 @@ class Operator:
         elector = self.elector = Elector(
             own,
             namespace=settings.namespace,
-            name=LEASE,
+            name=settings.lease,
             identity=settings.identity,
             duration=settings.lease_seconds,
             on_change=self._lead,
@@ -172,8 +171,10 @@ class Operator:
         _LOG.info("stopped", extra={"identity": self.settings.identity})
 
     def _lead(self, leads: bool) -> None:
-        self.metrics.leader.set(1 if leads else 0)
+        self.metrics.lead(leads)
         self.workers.lead(leads)
+        if not leads:
+            self.prober.clear()
 
     def _parts(self) -> dict[str, Coroutine[Any, Any, None]]:
         return {

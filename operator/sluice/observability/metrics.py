@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Final
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, disable_created_metrics
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector, disable_created_metrics
 
 from sluice.api.objects import Key
 
@@ -21,12 +21,14 @@ class Metrics:
     """All metrics of one process, in their own registry.
 
     Gauges that speak of an object, or of something that an object stands for, are set by :meth:`replace`, under
-    the object's key: series that aren't set again, and those of a deleted object, disappear.
+    the object's key: series that aren't set again, and those of a deleted object, disappear. So do all of them when
+    this replica no longer leads: they would stay as they are, beside those of the new leader.
     """
 
     def __init__(self) -> None:
         registry = CollectorRegistry()
         self.registry = registry
+        ProcessCollector(registry=registry)  # memory, CPU time and file descriptors of the operator itself
         self.queue_depth = Gauge("sluice_queue_depth", "Objects waiting to be reconciled.", ["kind"], registry=registry)
         self.reconcile_seconds = Histogram(
             "sluice_reconcile_duration_seconds",
@@ -91,6 +93,7 @@ class Metrics:
             registry=registry,
         )
         self._owned: dict[Key, dict[Gauge, set[Labels]]] = {}
+        self._speaks = True
 
     def count_kubernetes(self, verb: str, kind: str, code: str) -> None:
         """Count one request to the Kubernetes API."""
@@ -100,8 +103,18 @@ class Metrics:
         """Count one request to Kafka."""
         self.kafka_requests.labels(request_type).inc()
 
+    def lead(self, leads: bool) -> None:
+        """This replica has become, or is no longer, the leader: who isn't says nothing of objects."""
+        self.leader.set(1 if leads else 0)
+        self._speaks = leads
+        if not leads:
+            for owner in list(self._owned):
+                self.forget(owner)
+
     def replace(self, owner: Key, gauge: Gauge, values: Mapping[Labels, float]) -> None:
         """Set the series of ``gauge`` that belong to ``owner``: label values → value. Its other series disappear."""
+        if not self._speaks:  # what was under way when the lead was lost
+            return
         owned = self._owned.setdefault(owner, {})
         for labels, value in values.items():
             gauge.labels(*labels).set(value)

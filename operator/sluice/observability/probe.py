@@ -38,15 +38,22 @@ class ProbeMetrics:
         self.errors = Counter(
             "sluice_probe_errors_total",
             "Failures of the probe. Operations: topic (its topic can't be made or seen), leader (the broker doesn't"
-            " lead its partition), produce, end_to_end, commit.",
+            " lead its partition), produce, end_to_end, commit, internal (a fault of the probe itself).",
             [*_LABELS, "operation"],
             registry=registry,
         )
+
+        self._all = (self.produce, self.commit, self.end_to_end, self.errors)
 
     def forget(self, namespace: str, cluster: str, broker: int | None = None) -> None:
         """Remove the series of a cluster, or of one of its brokers."""
         labels = {"namespace": namespace, "cluster": cluster}
         if broker is not None:
             labels["broker"] = str(broker)
-        for metric in (self.produce, self.commit, self.end_to_end, self.errors):
+        for metric in self._all:
             metric.remove_by_labels(labels)
+
+    def clear(self) -> None:
+        """Remove all series."""
+        for metric in self._all:
+            metric.clear()

@@ -13,6 +13,7 @@ def test_what_the_chart_sets() -> None:
             "SLUICE_NAMESPACE": "sluice",
             "SLUICE_POD_NAME": "sluice-0",
             "SLUICE_WATCH_NAMESPACES": "a, b,",
+            "SLUICE_LEASE": "my-operator",
             "SLUICE_SERVICE": "my-webhook",
             "SLUICE_WEBHOOK_SECRET": "my-webhook-tls",
             "SLUICE_WEBHOOK_CONFIGURATION": "my",
@@ -28,6 +29,7 @@ def test_what_the_chart_sets() -> None:
         "my-webhook-tls",
         "my",
     )
+    assert settings.lease == "my-operator"
     assert settings.metrics_port == 9
     assert settings.webhook_port == 8443
     assert settings.log_level == "DEBUG"
