@@ -70,7 +70,8 @@ class WebhookCertificate:
             KubeError: the API server doesn't answer, or refuses.
         """
         data = await self._current()
-        await self._trust(data["ca.crt"])
+        while not await self._trusted(data):
+            data = await self._current()
         content = base64.b64decode(data["tls.crt"]) + base64.b64decode(data["tls.key"])
         if not self.path.exists() or self.path.read_bytes() != content:
             draft = self._folder / "draft.pem"
@@ -120,24 +121,34 @@ class WebhookCertificate:
             result: dict[str, str] = written["data"]
             return result
 
-    async def _trust(self, bundle: str) -> None:
+    async def _trusted(self, data: Mapping[str, str]) -> bool:
+        """Have the API server trust this certificate; False if another client has written at the same time."""
         if not self._configuration:
-            return
+            return True
         for kind in _CONFIGURATIONS:
             found = await self._kube.get("admissionregistration.k8s.io/v1", kind, None, self._configuration)
             if found is None:
                 _LOG.warning("%s %s doesn't exist: nothing calls the webhook", kind, self._configuration)
                 continue
             webhooks: list[dict[str, Any]] = found.get("webhooks") or []
-            if all(webhook["clientConfig"].get("caBundle") == bundle for webhook in webhooks):
+            # More may be trusted than we know of: another replica may have renewed the certificate just now.
+            if all(trusts(webhook["clientConfig"], data["tls.crt"]) for webhook in webhooks):
                 continue
+            bundle = data["ca.crt"]
             trusting = [{**w, "clientConfig": {**w["clientConfig"], "caBundle": bundle}} for w in webhooks]
             version = found["metadata"]["resourceVersion"]
             patch = {"metadata": {"resourceVersion": version}, "webhooks": trusting}
             try:
                 await self._kube.patch("admissionregistration.k8s.io/v1", kind, None, self._configuration, patch)
             except ConflictError:
-                _LOG.debug("%s has changed meanwhile", kind)  # by another replica, as a rule; checked again soon
+                _LOG.debug("%s has changed meanwhile", kind)  # by another replica, as a rule
+                return False
+        return True
+
+
+def trusts(client_config: Mapping[str, Any], certificate: str) -> bool:
+    """Whether the bundle of a webhook has this certificate (both base64)."""
+    return base64.b64decode(certificate) in base64.b64decode(client_config.get("caBundle", ""))
 
 
 def make(names: list[str], now: datetime.datetime, former: str | None = None) -> dict[str, str]:

@@ -6,7 +6,7 @@ import base64
 import copy
 import datetime
 import ssl
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from sluice.handlers.certificate import WebhookCertificate, due, make
@@ -27,6 +27,8 @@ class Store:
         }
         self.writes: list[str] = []
         self.racing: dict[str, Any] | None = None
+        self.before_patch: dict[str, Callable[[], None]] = {}
+        """What another does just before a patch of a kind, which makes it a conflict."""
 
     async def get(self, _: str, kind: str, *__: Any) -> dict[str, Any] | None:
         return copy.deepcopy(self.objects.get(kind))
@@ -38,6 +40,9 @@ class Store:
 
     async def patch(self, _: str, kind: str, *rest: Any) -> dict[str, Any]:
         patch = rest[-1]
+        if kind in self.before_patch:
+            self.before_patch.pop(kind)()
+            raise ConflictError(409, "Conflict", "another client")
         if self.racing is not None and kind == "Secret":
             self.objects[kind], self.racing = self.racing, None
             raise ConflictError(409, "Conflict", "another replica")
@@ -96,6 +101,45 @@ async def test_of_two_that_renew_at_once_one_gives_way() -> None:
     store.racing = {"metadata": {"resourceVersion": "2"}, "data": other}
     kept = keeper(store)
     await kept.ensure()
+    assert base64.b64decode(other["tls.crt"]) in kept.path.read_bytes()
+    kept.remove()
+
+
+async def test_what_is_served_is_trusted_even_if_another_client_wrote_at_the_same_time() -> None:
+    store = Store()
+    store.before_patch["ValidatingWebhookConfiguration"] = lambda: None
+    kept = keeper(store)
+    await kept.ensure()
+    assert base64.b64decode(store.objects["Secret"]["data"]["tls.crt"]) in store.bundle()
+    kept.remove()
+
+
+async def test_a_replica_that_has_not_seen_the_renewal_yet_does_not_take_the_trust_away() -> None:
+    store = Store()
+    old = make(NAMES, NOW, former=make(NAMES, NOW)["tls.crt"])
+    new = make(NAMES, NOW, former=old["tls.crt"])
+    store.objects["Secret"] = {"metadata": {"resourceVersion": "2"}, "data": new}
+    one, late = keeper(store), keeper(store)
+    await one.ensure()
+    store.objects["Secret"]["data"] = old
+    await late.ensure()
+    assert store.bundle() == base64.b64decode(new["ca.crt"])
+    for each in (one, late):
+        each.remove()
+
+
+async def test_after_a_conflict_the_secret_is_read_again() -> None:
+    store = Store()
+    store.objects["Secret"] = {"metadata": {"resourceVersion": "1"}, "data": make(NAMES, NOW)}
+    other = make(NAMES, NOW)
+
+    def renewed_by_another() -> None:
+        store.objects["Secret"] = {"metadata": {"resourceVersion": "2"}, "data": other}
+
+    store.before_patch["MutatingWebhookConfiguration"] = renewed_by_another
+    kept = keeper(store)
+    await kept.ensure()
+    assert store.bundle() == base64.b64decode(other["ca.crt"])
     assert base64.b64decode(other["tls.crt"]) in kept.path.read_bytes()
     kept.remove()
 
