@@ -12,6 +12,7 @@ import yaml
 from e2e.cluster.embedded import binaries
 from sluice.api.objects import KINDS
 from sluice.engine.settings import Settings
+from sluice.handlers.owned import OWNED
 from sluice.versions import KAFKA_VERSIONS
 from tests.support.helm import CHART, KUBE_VERSION, Body, Helm, HelmError, Values
 
@@ -99,6 +100,31 @@ class TestRendered:
             for rule in role["rules"]:
                 assert "*" not in rule["apiGroups"] + rule["resources"] + rule["verbs"], role["metadata"]["name"]
 
+    def test_the_operator_may_watch_what_it_watches_and_nothing_else(self, helm: Helm, values: Values) -> None:
+        watchable = {
+            resource
+            for role in of_kind(helm.render(values), "Role", "ClusterRole")
+            if role["metadata"]["name"] == "chart-sluice"
+            for rule in role["rules"]
+            if "watch" in rule["verbs"]
+            for resource in rule["resources"]
+        }
+        assert watchable == {kind.plural for kind in KINDS.values()} | {plural for *_, plural in OWNED}
+
+    def test_the_lease_that_it_asks_for_is_the_one_that_it_may_change(self, helm: Helm, values: Values) -> None:
+        for release in ({}, {"fullnameOverride": "other"}):
+            bodies = helm.render(values | release)
+            [deployment] = of_kind(bodies, "Deployment")
+            environment = deployment["spec"]["template"]["spec"]["containers"][0]["env"]
+            [lease] = [entry["value"] for entry in environment if entry["name"] == "SLUICE_LEASE"]
+            changeable = [
+                rule["resourceNames"]
+                for role in of_kind(bodies, "Role")
+                for rule in role["rules"]
+                if "leases" in rule["resources"] and "patch" in rule["verbs"]
+            ]
+            assert changeable == [[lease]] == [[f"{deployment['metadata']['name']}-operator"]]
+
     def test_crds_are_kept(self, helm: Helm, values: Values) -> None:
         kept = of_kind(helm.render(values), "CustomResourceDefinition")
         assert len(kept) == len(KINDS)
@@ -159,11 +185,7 @@ def test_with_a_list_of_namespaces_nothing_is_allowed_everywhere(helm: Helm) -> 
         for rule in role["rules"]
         for resource in rule["resources"]
     }
-    assert everywhere == {
-        "subjectaccessreviews",
-        "validatingwebhookconfigurations",
-        "mutatingwebhookconfigurations",
-    }
+    assert everywhere == {"validatingwebhookconfigurations", "mutatingwebhookconfigurations"}
     roles = [role["metadata"]["namespace"] for role in of_kind(bodies, "Role") if "own" not in role["metadata"]["name"]]
     assert sorted(set(roles)) == ["chart-a", "chart-b"]
 

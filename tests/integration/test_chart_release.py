@@ -172,6 +172,11 @@ REFUSED = [
     ("create", "rolebindings.rbac.authorization.k8s.io"),
     ("create", "serviceaccounts/token"),
     ("list", "nodes"),
+    ("watch", "configmaps"),
+    ("watch", "networkpolicies.networking.k8s.io"),
+    ("delete", "poddisruptionbudgets.policy"),
+    ("patch", "jobs.batch"),
+    ("patch", "events.events.k8s.io"),
 ]
 
 
@@ -179,12 +184,14 @@ def test_the_operator_may_do_what_it_must_and_no_more(release: Release, api_clie
     assert [need for need in NEEDED if not allowed(api_client, release, *need, "elsewhere")] == []
     assert [verb for verb in REFUSED if allowed(api_client, release, *verb, "elsewhere")] == []
     own = release.namespace
-    assert allowed(api_client, release, "patch", "leases.coordination.k8s.io", own, "sluice-operator")
-    assert not allowed(api_client, release, "patch", "leases.coordination.k8s.io", "kube-system", "sluice-operator")
+    lease = f"{release.name}-sluice-operator"
+    assert allowed(api_client, release, "patch", "leases.coordination.k8s.io", own, lease)
+    assert not allowed(api_client, release, "patch", "leases.coordination.k8s.io", own, "sluice-operator")
+    assert not allowed(api_client, release, "patch", "leases.coordination.k8s.io", "kube-system", lease)
     webhooks = "validatingwebhookconfigurations.admissionregistration.k8s.io"
     assert allowed(api_client, release, "patch", webhooks, None, release.cluster_name)
     assert not allowed(api_client, release, "patch", webhooks, None, "another")
-    assert allowed(api_client, release, "create", "subjectaccessreviews.authorization.k8s.io", None)
+    assert not allowed(api_client, release, "create", "subjectaccessreviews.authorization.k8s.io", None)
 
 
 def test_with_a_list_of_namespaces_it_may_do_nothing_elsewhere(release: Release, api_client: client.ApiClient) -> None:

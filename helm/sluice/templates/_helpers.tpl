@@ -17,6 +17,11 @@
 {{- printf "%s-%s" .Release.Namespace (include "sluice.fullname" .) -}}
 {{- end -}}
 
+{{/* Releases in one namespace each have their own leader. */}}
+{{- define "sluice.leaseName" -}}
+{{- printf "%s-operator" (include "sluice.fullname" .) -}}
+{{- end -}}
+
 {{- define "sluice.serviceAccountName" -}}
 {{- default (include "sluice.fullname" .) .Values.serviceAccount.name -}}
 {{- end -}}
@@ -121,14 +126,17 @@ namespaceSelector:
   resources: [statefulsets]
   verbs: [get, list, watch, create, patch, delete]
 - apiGroups: [""]
-  resources: [services, configmaps, secrets, persistentvolumeclaims]
+  resources: [services, secrets, persistentvolumeclaims]
   verbs: [get, list, watch, create, patch, delete]
+- apiGroups: [""]
+  resources: [configmaps]
+  verbs: [get, list, create, patch, delete]
 - apiGroups: [policy]
   resources: [poddisruptionbudgets]
-  verbs: [get, list, watch, create, patch, delete]
+  verbs: [get, create, patch]
 - apiGroups: [networking.k8s.io]
   resources: [networkpolicies]
-  verbs: [get, list, watch, create, patch, delete]
+  verbs: [get, create, patch, delete]
 # Rolling restarts delete pods; StatefulSets make them.
 - apiGroups: [""]
   resources: [pods]
@@ -136,10 +144,10 @@ namespaceSelector:
 # Workers of replays.
 - apiGroups: [batch]
   resources: [jobs]
-  verbs: [get, list, watch, create, patch, delete]
+  verbs: [get, list, watch, create, delete]
 - apiGroups: [events.k8s.io]
   resources: [events]
-  verbs: [create, patch]
+  verbs: [create]
 # Whether the namespace is being deleted.
 - apiGroups: [""]
   resources: [namespaces]
