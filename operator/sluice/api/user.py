@@ -23,6 +23,8 @@ class ResourceType(StrEnum):
     GROUP = "Group"
     CLUSTER = "Cluster"
     TRANSACTIONAL_ID = "TransactionalId"
+    DELEGATION_TOKEN = "DelegationToken"  # noqa: S105 - a kind of resource
+    USER = "User"
 
 
 class PatternType(StrEnum):
@@ -46,6 +48,9 @@ class Operation(StrEnum):
     DESCRIBE_CONFIGS = "DescribeConfigs"
     ALTER_CONFIGS = "AlterConfigs"
     IDEMPOTENT_WRITE = "IdempotentWrite"
+    CREATE_TOKENS = "CreateTokens"
+    DESCRIBE_TOKENS = "DescribeTokens"
+    TWO_PHASE_COMMIT = "TwoPhaseCommit"
 
 
 class Permission(StrEnum):
@@ -61,7 +66,7 @@ class Acl(Model):
     model_config = rules(
         cel(
             "self.resource == 'Cluster' ? !has(self.name) : has(self.name)",
-            "name is needed for Topic, Group and TransactionalId, and not allowed for Cluster",
+            "name is needed for Topic, Group, TransactionalId, DelegationToken and User, and not allowed for Cluster",
         ),
     )
 
@@ -70,7 +75,7 @@ class Acl(Model):
         default=None, min_length=1, max_length=1000, description="Name or prefix of the resource; `*` means every one."
     )
     pattern: PatternType = Field(default=PatternType.LITERAL, description="How the name is compared.")
-    operations: list[Operation] = Field(min_length=1, max_length=11, description="What may be done, or not.")
+    operations: list[Operation] = Field(min_length=1, max_length=14, description="What may be done, or not.")
     permission: Permission = Field(default=Permission.ALLOW, description="Allow or Deny.")
     host: str = Field(
         default="*", min_length=1, max_length=253, description="Client address that the rule is about; `*` is any."
@@ -123,6 +128,13 @@ class UserSpec(Model):
         default_factory=list,
         max_length=200,
         description="Rules of access. Rules of this principal that are not here are removed.",
+    )
+    adopt_existing: bool = Field(
+        default=False,
+        description="Consent to taking over a principal that has passwords (SCRAM), ACLs or quotas in Kafka which"
+        " Sluice didn't make: its password is replaced, so that clients with the former one are locked out, and its rules"
+        " and quotas become what is said here. Without it such a User is refused (`Conflict`). Sluice's own login can't"
+        " be taken over.",
     )
     quotas: Quotas | None = Field(default=None, description="Limits for this user.")
     secret_name: str | None = Field(

@@ -22,7 +22,7 @@ from sluice.plan.observed import AclBinding
 
 ANY: Final = 1
 """``ANY`` in each enumeration of an ACL filter."""
-RESOURCES: Final = {"Topic": 2, "Group": 3, "Cluster": 4, "TransactionalId": 5}
+RESOURCES: Final = {"Topic": 2, "Group": 3, "Cluster": 4, "TransactionalId": 5, "DelegationToken": 6, "User": 7}
 CLUSTER_NAME: Final = "kafka-cluster"
 PATTERNS: Final = {"Literal": 3, "Prefixed": 4}
 OPERATIONS: Final = {
@@ -37,6 +37,9 @@ OPERATIONS: Final = {
     "DescribeConfigs": 10,
     "AlterConfigs": 11,
     "IdempotentWrite": 12,
+    "CreateTokens": 13,
+    "DescribeTokens": 14,
+    "TwoPhaseCommit": 15,
 }
 PERMISSIONS: Final = {"Deny": 2, "Allow": 3}
 
@@ -50,7 +53,7 @@ class SecurityAdmin(Channel):
     """What principals may do, how they authenticate by password, and how much they may use."""
 
     async def describe_acls(self, principal: str | None = None) -> set[AclBinding]:
-        """ACLs of a principal (``User:alice``), or all. Those of kinds that Sluice doesn't know are left out.
+        """ACLs of a principal (``User:alice``), or all; kinds that have no word here yet go by Kafka's numbers.
 
         Raises:
             KafkaRefusedError: code ``SECURITY_DISABLED``: the cluster has no authorizer.
@@ -66,12 +69,7 @@ class SecurityAdmin(Channel):
         )
         response = await self.read(request, "ACLs")
         check(response.error_code, "ACLs", response.error_message)
-        found = {
-            _binding(resource.resource_type, resource.resource_name, resource.pattern_type, acl)
-            for resource in response.resources
-            for acl in resource.acls
-        }
-        return {binding for binding in found if binding is not None}
+        return {_binding(resource, acl) for resource in response.resources for acl in resource.acls}
 
     async def create_acls(self, bindings: Sequence[AclBinding]) -> None:
         """Make ACLs; those that exist already are no error."""
@@ -80,13 +78,13 @@ class SecurityAdmin(Channel):
             request = CreateAclsRequest(
                 creations=[
                     creation(
-                        resource_type=RESOURCES[acl.resource],
+                        resource_type=_number(RESOURCES, acl.resource),
                         resource_name=acl.name,
-                        resource_pattern_type=PATTERNS[acl.pattern],
+                        resource_pattern_type=_number(PATTERNS, acl.pattern),
                         principal=acl.principal,
                         host=acl.host,
-                        operation=OPERATIONS[acl.operation],
-                        permission_type=PERMISSIONS[acl.permission],
+                        operation=_number(OPERATIONS, acl.operation),
+                        permission_type=_number(PERMISSIONS, acl.permission),
                     )
                     for acl in chunk
                 ]
@@ -100,13 +98,13 @@ class SecurityAdmin(Channel):
         await self._delete_acls(
             [
                 DeleteAclsRequest.DeleteAclsFilter(
-                    resource_type_filter=RESOURCES[acl.resource],
+                    resource_type_filter=_number(RESOURCES, acl.resource),
                     resource_name_filter=acl.name,
-                    pattern_type_filter=PATTERNS[acl.pattern],
+                    pattern_type_filter=_number(PATTERNS, acl.pattern),
                     principal_filter=acl.principal,
                     host_filter=acl.host,
-                    operation=OPERATIONS[acl.operation],
-                    permission_type=PERMISSIONS[acl.permission],
+                    operation=_number(OPERATIONS, acl.operation),
+                    permission_type=_number(PERMISSIONS, acl.permission),
                 )
                 for acl in bindings
             ]
@@ -231,12 +229,21 @@ def describe_acl(acl: AclBinding) -> str:
     return f"{acl.permission} {acl.operation} on {acl.resource} {acl.name} ({acl.pattern}) for {acl.principal}"
 
 
-def _binding(resource_type: int, name: str, pattern: int, acl: Any) -> AclBinding | None:
-    def word(words: Mapping[str, int], number: int) -> str | None:
-        return next((word for word, value in words.items() if value == number), None)
+def _binding(resource: Any, acl: Any) -> AclBinding:
+    return AclBinding(
+        _word(RESOURCES, resource.resource_type),
+        resource.resource_name,
+        _word(PATTERNS, resource.pattern_type),
+        acl.principal,
+        acl.host,
+        _word(OPERATIONS, acl.operation),
+        _word(PERMISSIONS, acl.permission_type),
+    )
 
-    resource, style = word(RESOURCES, resource_type), word(PATTERNS, pattern)
-    operation, permission = word(OPERATIONS, acl.operation), word(PERMISSIONS, acl.permission_type)
-    if resource is None or style is None or operation is None or permission is None:
-        return None
-    return AclBinding(resource, name, style, acl.principal, acl.host, operation, permission)
+
+def _word(words: Mapping[str, int], number: int) -> str:
+    return next((word for word, value in words.items() if value == number), str(number))
+
+
+def _number(words: Mapping[str, int], word: str) -> int:
+    return words[word] if word in words else int(word)
