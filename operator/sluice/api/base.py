@@ -144,6 +144,8 @@ class Reason(StrEnum):
     # ConsumerGroup
     WITHIN_OBJECTIVE = "WithinObjective"
     LAGGING = "Lagging"
+    LAG_UNKNOWN = "LagUnknown"
+    POSITION_OUT_OF_RANGE = "PositionOutOfRange"
     TOPIC_NOT_FOUND = "TopicNotFound"
     # ReplayJob
     PLANNED = "Planned"

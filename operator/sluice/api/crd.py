@@ -43,6 +43,17 @@ OBJECT_RULES: Final[Mapping[str, tuple[Mapping[str, Any], ...]]] = {
             "has(self.spec.topicName) || self.metadata.name.size() <= 249",
             "metadata.name is longer than the 249 characters that Kafka allows for a topic: say spec.topicName",
         ),
+        cel(
+            "has(self.spec.topicName) || !self.metadata.name.startsWith('sluice-')",
+            "metadata.name can't start with sluice- unless spec.topicName is given: Sluice has such topics for itself",
+        ),
+        cel(
+            "self.spec.partitions >= oldSelf.spec.partitions || (has(self.status) && has(self.status.partitions) &&"
+            " self.spec.partitions >= self.status.partitions)",
+            "partitions can't be lowered below what the topic has: Kafka has no way to remove one; make a new topic and"
+            " copy into it with a ReplayJob",
+            field_path=".spec.partitions",
+        ),
     ),
     "User": (
         cel(

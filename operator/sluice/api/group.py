@@ -7,7 +7,8 @@ from typing import Annotated
 
 from pydantic import Field
 
-from sluice.api.base import ClusterReference, Model, Status, Timestamp, cel, rules
+from sluice.api.base import ClusterReference, Model, Status, Timestamp, cel, rules, worded
+from sluice.api.topic import NOT_A_TOPIC_NAME, TOPIC_NAME
 
 
 class StartFrom(StrEnum):
@@ -55,7 +56,17 @@ class ConsumerGroupSpec(Model):
     group_id: str | None = Field(
         default=None, min_length=1, max_length=1000, description="Group id, if another than the object's name."
     )
-    topics: list[Annotated[str, Field(min_length=1, max_length=249)]] = Field(
+    topics: list[
+        Annotated[
+            str,
+            Field(
+                min_length=1,
+                max_length=249,
+                pattern=TOPIC_NAME,
+                json_schema_extra=worded(f"the name of a topic {NOT_A_TOPIC_NAME}"),
+            ),
+        ]
+    ] = Field(
         min_length=1,
         max_length=1000,
         description="Names in Kafka of the topics that the group consumes.",
@@ -64,7 +75,8 @@ class ConsumerGroupSpec(Model):
     start_position: StartPosition = Field(
         default=StartPosition(),
         description="Committed for each partition that has no committed offset yet, while the"
-        " group is empty, so that no client's `auto.offset.reset` decides.",
+        " group is empty, so that no client's `auto.offset.reset` decides. Partitions that are added to a topic later"
+        " start at their first record, whatever is said here.",
     )
     lag_objective: LagObjective | None = Field(default=None, description="How far behind the group may be.")
 

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from enum import StrEnum
-from typing import Annotated
+from typing import Annotated, Final
 
 from pydantic import Field
 
-from sluice.api.base import ClusterReference, Model, Status, Timestamp, cel, rules
+from sluice.api.base import ClusterReference, Model, Status, Timestamp, cel, rules, worded
+from sluice.api.topic import NOT_A_TOPIC_NAME, TOPIC_NAME
 
 _ONE_BOUND = "[has(self.offset), has(self.time), has(self.at)].filter(x, x).size() == 1"
+RESERVED_TOPICS: Final = ("__", "sluice-")
+"""How names of topics start that are Kafka's or Sluice's own. Nothing is replayed into them: the ledger is one."""
 
 
 class From(StrEnum):
@@ -82,16 +85,31 @@ class Ordering(StrEnum):
 class Source(Model):
     """Where records come from."""
 
-    topic: str = Field(min_length=1, max_length=249, description="Name in Kafka of the topic.")
+    topic: str = Field(
+        min_length=1,
+        max_length=249,
+        pattern=TOPIC_NAME,
+        json_schema_extra=worded(f"source.topic {NOT_A_TOPIC_NAME}"),
+        description="Name in Kafka of the topic.",
+    )
     range: Range = Field(default=Range(), description="What part of it.")
 
 
 class Target(Model):
     """Where records go; partitions stay the same."""
 
+    model_config = rules(
+        cel(
+            " && ".join(f"!self.topic.startsWith('{prefix}')" for prefix in RESERVED_TOPICS),
+            "target.topic can't start with __ or sluice-: Kafka and Sluice keep such topics for themselves; choose another target",
+        ),
+    )
+
     topic: str = Field(
         min_length=1,
         max_length=249,
+        pattern=TOPIC_NAME,
+        json_schema_extra=worded(f"target.topic {NOT_A_TOPIC_NAME}"),
         description="Name in Kafka of the topic. It must exist and have as many partitions as the source needs.",
     )
 
@@ -166,6 +184,10 @@ class ReplayProgress(Model):
     bytes: int = Field(description="Bytes of record batches written to the target.")
     records_per_second: int = Field(description="Rate since the last report.")
     seconds_left: int | None = Field(default=None, description="Estimated time to completion.")
+    positions: list[int] = Field(
+        default_factory=list,
+        description="Committed position by partition, in the order of `plan.partitions`. One that is behind its place here later is lost, and ends the replay.",
+    )
 
 
 class ReplayPhase(StrEnum):

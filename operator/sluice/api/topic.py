@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 from enum import StrEnum
+from typing import Final
 
 from pydantic import Field
 
 from sluice.api.base import CONFIG_KEYS, MAX_CONFIGS, ClusterReference, ConfigValue, Model, Status, cel, rules, worded
+
+TOPIC_NAME: Final = r"^[a-zA-Z0-9._-]+$"
+"""Characters that Kafka allows in the name of a topic."""
+NOT_A_TOPIC_NAME: Final = "has a character that Kafka doesn't allow: use letters, digits, ., _ and - only"
 
 
 class DeletionPolicy(StrEnum):
@@ -21,12 +26,6 @@ class TopicSpec(Model):
 
     model_config = rules(
         cel(
-            "self.partitions >= oldSelf.partitions",
-            "partitions can't be lowered: Kafka has no way to remove one; "
-            "make a new topic and copy into it with a ReplayJob",
-            field_path=".partitions",
-        ),
-        cel(
             "has(self.topicName) == has(oldSelf.topicName) && (!has(self.topicName) || self.topicName == oldSelf.topicName)",
             "topicName can't be changed: make another Topic",
         ),
@@ -36,9 +35,13 @@ class TopicSpec(Model):
             "topicName can't be . or .. (Kafka reserves them): choose another name",
         ),
         cel(
+            "!has(self.topicName) || (!self.topicName.startsWith('__') && !self.topicName.startsWith('sluice-'))",
+            "topicName can't start with __ or sluice-: Kafka and Sluice have such topics for themselves; choose another name",
+        ),
+        cel(
             "!has(self.config) || !('min.insync.replicas' in self.config) || "
             "!self.config['min.insync.replicas'].matches('^[0-9]{1,5}$') || int(self.config['min.insync.replicas']) <= self.replicas",
-            "config min.insync.replicas is above replicas: no write with acks=all could ever succeed; lower it, or raise replicas",
+            "config min.insync.replicas is above replicas: no more can be in sync than there are (Kafka 4 takes the smaller number, older versions refuse writes with acks=all); lower it, or raise replicas",
             field_path=".config",
         ),
         cel(
@@ -52,10 +55,8 @@ class TopicSpec(Model):
     topic_name: str | None = Field(
         default=None,
         description="Name in Kafka, if another than the object's. Letters, digits, `.`, `_` and `-`, at most 249.",
-        pattern=r"^[a-zA-Z0-9._-]+$",
-        json_schema_extra=worded(
-            "topicName has a character that Kafka doesn't allow: use letters, digits, ., _ and - only"
-        ),
+        pattern=TOPIC_NAME,
+        json_schema_extra=worded(f"topicName {NOT_A_TOPIC_NAME}"),
         min_length=1,
         max_length=249,
     )
@@ -64,7 +65,7 @@ class TopicSpec(Model):
     )
     allow_partition_increase: bool = Field(
         default=False,
-        description="Consent to raising `partitions` of a topic that already holds records: keys will be placed on"
+        description="Consent to raising `partitions` of a topic that was ever written to: keys will be placed on"
         " other partitions from then on, which breaks the order per key across the change.",
     )
     replicas: int = Field(default=3, ge=1, le=32_767, description="Replicas of each partition.")
