@@ -116,6 +116,8 @@ def _topic_refused(
             "say another one in spec.topicName"
         )
     for other in view.neighbours:
+        if view.cluster is not None and not allows_namespace(view.cluster, other.namespace):
+            continue  # it gets no topic
         other_name = other.spec.topic_name or other.name
         if other_name != name and _metric_name(other_name) == _metric_name(name) and _is_older(other, body):
             yield (

@@ -2,14 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from typing import Any, TypeVar
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
 
-from sluice.api.objects import Resource
+from sluice.api.objects import Cluster, Key, key_of
+from sluice.plan.admission import allows_namespace
 
-ResourceT = TypeVar("ResourceT", bound=Resource[Any, Any])
+Body = Mapping[str, Any]
 
 
-def oldest(claims: Iterable[ResourceT]) -> ResourceT:
-    """The object that was made first; of those made in one second, the first by namespace and name."""
-    return min(claims, key=lambda resource: (resource.created, resource.namespace, resource.name))
+def owners(bodies: Iterable[Body], cluster: Cluster, name_of: Callable[[Body], str]) -> dict[str, Key]:
+    """The object that each name in Kafka belongs to: the one that was made first.
+
+    Of those made in one second it is the first by namespace and name. Objects of namespaces that the cluster doesn't
+    allow claim nothing. Only metadata is looked at, so an object whose spec can't be read keeps what it has.
+    """
+    first: dict[str, Body] = {}
+    for body in bodies:
+        if allows_namespace(cluster, body["metadata"]["namespace"]):
+            name = name_of(body)
+            first[name] = min(first.get(name, body), body, key=_age)
+    return {name: key_of(body) for name, body in first.items()}
+
+
+def _age(body: Body) -> tuple[str, str, str]:
+    metadata = body["metadata"]
+    return metadata["creationTimestamp"], metadata["namespace"], metadata["name"]

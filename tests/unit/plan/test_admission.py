@@ -99,6 +99,11 @@ def test_dot_and_underscore_collide_and_the_younger_topic_is_refused() -> None:
     assert judge(elder, None, around) == []
 
 
+def test_a_topic_of_a_namespace_that_the_cluster_refuses_stands_in_nobodys_way() -> None:
+    stranger, younger = topic("a.b", namespace="elsewhere", day=1), topic("second", topicName="a_b", day=2)
+    assert judge(younger, None, ClusterView(cluster(allowed=("shop",)), [parse(stranger)])) == []
+
+
 def test_two_objects_for_one_topic_are_the_engines_business() -> None:
     elder, younger = topic("orders", day=1), topic("second", topicName="orders", day=2)
     assert judge(younger, None, ClusterView(cluster(), [parse(elder)])) == []
