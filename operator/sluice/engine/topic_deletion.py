@@ -1,20 +1,25 @@
-"""What becomes of a topic in Kafka when its object is deleted."""
+"""What becomes of topics in Kafka when their objects are deleted."""
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from sluice.api.objects import Key, Topic
 from sluice.api.topic import DeletionPolicy
-from sluice.engine.batching import confirm
-from sluice.engine.finalizers import let_go, nothing_to_undo
+from sluice.engine.batching import bound, confirm, each, soon
+from sluice.engine.errors import NotLeaderError, WaitingError
+from sluice.engine.finalizers import let_go
 from sluice.engine.reconciler import Context
 from sluice.kafka.admin import KafkaAdmin
-from sluice.plan.topic import kafka_name
+from sluice.plan.observed import TopicDescription
+from sluice.plan.ownership import owners
+from sluice.plan.topic import is_reserved, kafka_name
 
 logger = logging.getLogger(__name__)
+
+Errors = dict[Key, Exception]
 
 
 def key_of_topic(body: Mapping[str, Any]) -> Key:
@@ -28,41 +33,73 @@ def claimed_name(body: Mapping[str, Any]) -> str:
     return name
 
 
-async def leave(context: Context, cluster: Key, topic: Topic) -> None:
-    """Delete the topic if that is asked for, its cluster lives and nobody else claims it; then let the object go."""
-    if (
-        topic.spec.deletion_policy is DeletionPolicy.DELETE
-        and not _claimed_by_another(context, cluster, topic)
-        and not await nothing_to_undo(context, cluster, topic.namespace)
-    ):
-        admin = await context.clusters.connect(topic.spec.cluster_ref, topic.namespace)
-        await _delete(context, admin, topic)
-    await let_go(context, topic)
+async def leave(context: Context, cluster: Key, topics: Sequence[Topic]) -> Errors:
+    """Delete topics if that is asked for, their cluster lives and nobody else claims them; then let the objects go.
+
+    Returns what failed, as errors that are tried again soon.
+    """
+    doomed = [topic for topic in topics if topic.spec.deletion_policy is DeletionPolicy.DELETE]
+    doomed, errors = await bound(context, cluster, doomed)
+    try:
+        errors |= await _delete(context, doomed)
+    except NotLeaderError:
+        raise
+    except Exception as error:  # noqa: BLE001 - it is the outcome of each of them
+        errors |= {topic.key: error for topic in doomed}
+    free = [topic for topic in topics if topic.key not in errors]
+    for topic, answer in zip(free, await each(free, lambda topic: let_go(context, topic)), strict=True):
+        if isinstance(answer, Exception):
+            errors[topic.key] = answer
+    return {key: soon(error) for key, error in errors.items()}
 
 
-async def _delete(context: Context, admin: KafkaAdmin, topic: Topic) -> None:
-    name = kafka_name(topic)
-    found = (await admin.describe_topics([name])).get(name)
+async def _delete(context: Context, topics: Sequence[Topic]) -> Errors:
+    wanted, errors = _unclaimed(context, topics)
+    if not wanted:
+        return errors
+    admin: KafkaAdmin = await context.clusters.connect(wanted[0].spec.cluster_ref, wanted[0].namespace)
+    described = await admin.each_topic([kafka_name(topic) for topic in wanted])
+    errors |= {topic.key: described.errors[name] for topic in wanted if (name := kafka_name(topic)) in described.errors}
+    ours = [topic for topic in wanted if _is_ours(context, topic, described.found.get(kafka_name(topic)))]
+    errors |= await confirm(context, ours)
+    ids = {kafka_name(topic): described.found[kafka_name(topic)].id for topic in ours if topic.key not in errors}
+    if not ids:
+        return errors
+    for topic in ours:
+        if kafka_name(topic) in ids:
+            name = kafka_name(topic)
+            logger.warning("%s: topic %s (id %s) is deleted: deletionPolicy is Delete", topic.key, name, ids[name])
+    deleted = await admin.delete_topics(ids)
+    return errors | {topic.key: error for topic in ours if (error := deleted.get(kafka_name(topic))) is not None}
+
+
+def _is_ours(context: Context, topic: Topic, found: TopicDescription | None) -> bool:
+    """Whether the topic is the one that the object has looked after."""
     if found is None:
-        return
-    if found.id != (topic.status.topic_id or ""):
-        # Never looked after by this object, or made anew by somebody else since: not ours to delete.
-        context.events.publish(
-            topic, "Warning", "TopicKept", f"topic {name} with id {found.id} isn't the one that this object made"
-        )
-        return
-    if error := (await confirm(context, [topic])).get(topic.key):
-        raise error
-    logger.warning("%s: topic %s (id %s) is deleted: deletionPolicy is Delete", topic.key, name, found.id)
-    if error := (await admin.delete_topics([name]))[name]:
-        raise error
-
-
-def _claimed_by_another(context: Context, cluster: Key, topic: Topic) -> bool:
-    """Whether another object that stays wants the same topic: then it takes it over as it is."""
-    name = kafka_name(topic)
-    return any(
-        claimed_name(body) == name
-        for body in context.index.of_cluster(cluster, topic.key.kind)
-        if key_of_topic(body) != topic.key and "deletionTimestamp" not in body["metadata"]
+        return False
+    if found.id == (topic.status.topic_id or "") and not found.internal and not is_reserved(found.name):
+        return True
+    # Never looked after by this object, or made anew by somebody else since: not ours to delete.
+    context.events.publish(
+        topic, "Warning", "TopicKept", f"topic {found.name} with id {found.id} isn't the one that this object made"
     )
+    return False
+
+
+def _unclaimed(context: Context, topics: Sequence[Topic]) -> tuple[list[Topic], Errors]:
+    """Topics that no object that stays wants: another one would take them over as they are."""
+    wanted: list[Topic] = []
+    errors: Errors = {}
+    heirs: dict[str, Key] | None = None
+    for topic in topics:
+        try:
+            cluster = context.clusters.resolve(topic.spec.cluster_ref, topic.namespace)
+        except WaitingError as error:
+            errors[topic.key] = error
+            continue
+        if heirs is None:
+            bodies = context.index.of_cluster(cluster.key, topic.key.kind)
+            heirs = owners([b for b in bodies if "deletionTimestamp" not in b["metadata"]], cluster, claimed_name)
+        if kafka_name(topic) not in heirs:
+            wanted.append(topic)
+    return wanted, errors

@@ -13,6 +13,8 @@ from sluice.plan.assignment import Placement, place
 from sluice.plan.observed import Broker, ConfigValue, NewTopic, TopicDescription
 
 BOOLEANS: Final = frozenset({"true", "false"})
+RESERVED: Final = ("__", "sluice-")
+"""What names of topics start with that are Kafka's own (and its tools'), or Sluice's."""
 
 
 @dataclass(frozen=True)
@@ -23,7 +25,7 @@ class ObservedTopic:
         topic: None if there is none of that name.
         config: values of the keys that matter.
         reassigning: partitions that are being moved.
-        written: whether any record was ever written to it; None if that wasn't asked.
+        written: whether any record was ever written to it; None if that isn't known.
     """
 
     topic: TopicDescription | None = None
@@ -64,6 +66,24 @@ def config_keys(spec: TopicSpec, managed: Iterable[str]) -> list[str]:
     return sorted({*spec.config, *managed})
 
 
+def is_reserved(name: str) -> bool:
+    """Whether a topic of this name is nobody's to manage."""
+    return name.startswith(RESERVED)
+
+
+def may_be_moving(spec: TopicSpec, topic: TopicDescription) -> bool:
+    """Whether partitions may be on the move: Kafka names new replicas at once, and they are in sync when copied."""
+    return any(len(part.replicas) != spec.replicas or len(part.isr) < len(part.replicas) for part in topic.partitions)
+
+
+def was_written(ends: Iterable[int | None]) -> bool | None:
+    """Whether any record was ever written, by the ends of all partitions; None for one that doesn't answer."""
+    known = list(ends)
+    if any(end for end in known):
+        return True
+    return None if None in known else False
+
+
 def wants_partitions(spec: TopicSpec, topic: TopicDescription) -> bool:
     """Whether it must be known if the topic was written to: its partitions are to be raised without consent."""
     return spec.partitions > len(topic.partitions) and not spec.allow_partition_increase
@@ -81,6 +101,8 @@ def plan_topic(
         observed: what it is.
         brokers: brokers that serve.
     """
+    if is_reserved(name) or (observed.topic is not None and observed.topic.internal):
+        return TopicPlan(problem=_not_ours(name))
     if observed.topic is None:
         return _create(name, spec, brokers)
     config = _config_changes(spec, managed, observed.config)
@@ -103,6 +125,14 @@ def plan_topic(
         reassigning=bool(observed.reassigning),
         problem=problem,
         reasons=tuple(reasons),
+    )
+
+
+def _not_ours(name: str) -> Problem:
+    return Problem(
+        Reason.INVALID_SPEC,
+        f"topic {name} is one that Kafka or Sluice has for itself (names with __ or sluice- in front are): nothing is"
+        " done to it. Delete this object, and make one with another name",
     )
 
 
@@ -133,14 +163,22 @@ def _partition_increase(name: str, spec: TopicSpec, observed: ObservedTopic) -> 
             f"topic {name} has {count} partitions and Kafka can't remove any: set spec.partitions to {count}, or make"
             " another topic and copy into it with a ReplayJob",
         ), None
-    if observed.written and not spec.allow_partition_increase:
+    if spec.allow_partition_increase or observed.written is False:
+        return None, spec.partitions
+    if observed.written is None:
         return Problem(
             Reason.PARTITION_INCREASE_REFUSED,
-            f"topic {name} was written to with {count} partitions: with {spec.partitions}, keys would be placed on"
-            " other partitions than before, and their records would no longer be in one order. Set"
-            " spec.allowPartitionIncrease: true if that is acceptable",
+            f"it isn't known whether topic {name} was ever written to, since not all of its {count} partitions have a"
+            " leader that answers: this is looked at again by itself. Set spec.allowPartitionIncrease: true if more"
+            " partitions are acceptable in either case",
+            waits=True,
         ), None
-    return None, spec.partitions
+    return Problem(
+        Reason.PARTITION_INCREASE_REFUSED,
+        f"topic {name} was written to with {count} partitions: with {spec.partitions}, keys would be placed on"
+        " other partitions than before, and their records would no longer be in one order. Set"
+        f" spec.allowPartitionIncrease: true if that is acceptable, or spec.partitions back to {count}",
+    ), None
 
 
 def _config_changes(

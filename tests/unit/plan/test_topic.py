@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from typing import Any
 
 import pytest
@@ -9,7 +10,15 @@ import pytest
 from sluice.api.base import Reason
 from sluice.api.topic import TopicSpec
 from sluice.plan.observed import Broker, ConfigValue, NewTopic, PartitionDescription, TopicDescription
-from sluice.plan.topic import ObservedTopic, TopicPlan, plan_topic, same_value
+from sluice.plan.topic import (
+    ObservedTopic,
+    TopicPlan,
+    is_reserved,
+    may_be_moving,
+    plan_topic,
+    same_value,
+    was_written,
+)
 
 BROKERS = [Broker(number, "host", 9092) for number in range(3)]
 
@@ -70,6 +79,7 @@ def test_values_are_compared_as_kafka_understands_them(one: str, other: str, sam
 def test_partitions_are_raised_freely_only_while_nothing_was_written() -> None:
     wanted = spec(partitions=4)
     assert plan(wanted, ObservedTopic(topic(2), written=False)).partitions == 4
+    assert plan(wanted, ObservedTopic(topic(2), written=True)).partitions is None
     refused = plan(wanted, ObservedTopic(topic(2), written=True))
     assert refused.partitions is None
     assert refused.problem is not None
@@ -101,3 +111,45 @@ def test_partitions_that_are_being_moved_are_not_moved_again() -> None:
     moving = plan(spec(partitions=3, replicas=2), found)
     assert set(moving.placements) == {2}
     assert moving.reassigning
+
+
+def test_partitions_are_not_raised_while_nobody_knows_whether_the_topic_was_written_to() -> None:
+    waiting = plan(spec(partitions=4), ObservedTopic(topic(2), written=None))
+    assert waiting.partitions is None
+    assert waiting.problem is not None
+    assert (waiting.problem.reason, waiting.problem.waits) == (Reason.PARTITION_INCREASE_REFUSED, True)
+
+
+@pytest.mark.parametrize(
+    ("ends", "written"), [([0, 0], False), ([0, 1], True), ([0, None], None), ([1, None], True), ([None, None], None)]
+)
+def test_a_partition_that_does_not_answer_may_hold_records(ends: list[int | None], written: bool | None) -> None:
+    assert was_written(ends) is written
+
+
+@pytest.mark.parametrize("name", ["__consumer_offsets", "__anything", "sluice-probe", "sluice-replay-ledger"])
+@pytest.mark.parametrize("found", [ObservedTopic(), ObservedTopic(topic())])
+def test_names_that_are_kafkas_or_our_own_are_refused(name: str, found: ObservedTopic) -> None:
+    refused = plan_topic(name, spec(partitions=7, config={"a": "b"}), (), found, BROKERS)
+    assert is_reserved(name)
+    assert refused.problem is not None
+    assert refused.problem.reason is Reason.INVALID_SPEC
+    assert refused == TopicPlan(problem=refused.problem)
+
+
+def test_a_topic_that_kafka_calls_its_own_is_refused_whatever_its_name() -> None:
+    internal = dataclasses.replace(topic(), internal=True)
+    refused = plan(spec(config={"a": "b"}), ObservedTopic(internal))
+    assert refused.problem is not None
+    assert refused == TopicPlan(problem=refused.problem)
+    assert not is_reserved("orders")
+
+
+def test_replicas_that_are_still_copied_may_be_a_move() -> None:
+    def placed(replicas: tuple[int, ...], isr: tuple[int, ...]) -> TopicDescription:
+        return TopicDescription("orders", "id", (PartitionDescription(0, 0, 0, replicas, isr),))
+
+    three = spec(replicas=3)
+    assert not may_be_moving(three, placed((0, 1, 2), (2, 1, 0)))
+    assert may_be_moving(three, placed((0, 1, 2), (0, 1)))
+    assert may_be_moving(three, placed((0, 1), (0, 1)))
