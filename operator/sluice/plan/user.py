@@ -17,6 +17,21 @@ QUOTA_KEYS: Final = ("producer_byte_rate", "consumer_byte_rate", "request_percen
 SCRAM: Final = AuthenticationType.SCRAM_SHA_512.value
 
 
+@dataclass(frozen=True)
+class ObservedUser:
+    """What Kafka has for a principal; ``acls`` is None where the cluster has no authorizer."""
+
+    acls: frozenset[AclBinding] | None
+    scram: frozenset[str]
+    quotas: Mapping[str, float]
+
+    @property
+    def traces(self) -> list[str]:
+        """What shows that there is such a principal, in words."""
+        found = (("passwords (SCRAM)", self.scram), ("ACLs", self.acls), ("quotas", self.quotas))
+        return [what for what, there in found if there]
+
+
 def user_name(user: User) -> str:
     """Name of the user in Kafka."""
     return user.spec.user_name or user.name

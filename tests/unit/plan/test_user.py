@@ -6,7 +6,7 @@ from typing import Any
 
 from sluice.api.user import UserSpec
 from sluice.plan.observed import AclBinding
-from sluice.plan.user import acl_changes, desired_acls, quota_changes, scram_mechanisms
+from sluice.plan.user import ObservedUser, acl_changes, desired_acls, quota_changes, scram_mechanisms
 
 
 def spec(**values: Any) -> UserSpec:
@@ -45,3 +45,9 @@ def test_quotas_that_the_spec_can_not_say_are_left_alone() -> None:
 def test_only_scram_users_have_a_password() -> None:
     assert scram_mechanisms(spec()) == frozenset()
     assert scram_mechanisms(spec(authentication="SCRAM-SHA-512")) == {"SCRAM-SHA-512"}
+
+
+def test_traces_of_a_principal_are_named() -> None:
+    assert ObservedUser(None, frozenset(), {}).traces == []
+    found = ObservedUser(frozenset({acl("Read")}), frozenset({"SCRAM-SHA-256"}), {"producer_byte_rate": 1.0})
+    assert found.traces == ["passwords (SCRAM)", "ACLs", "quotas"]
