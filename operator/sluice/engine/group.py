@@ -2,23 +2,26 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections.abc import Mapping, Sequence
-from typing import Final
+from typing import Any, Final, Literal
 
 from sluice.api.base import Condition, ConditionType, Reason
 from sluice.api.group import ConsumerGroupStatus
 from sluice.api.objects import ConsumerGroup, Key
 from sluice.engine import status as conditions
-from sluice.engine.batching import confirm, each
+from sluice.engine.batching import confirm, each, readable, referred
 from sluice.engine.errors import UserError, WaitingError
+from sluice.engine.group_lag import LagMemory
 from sluice.engine.reconciler import Context, Outcome
 from sluice.kafka.admin import KafkaAdmin
-from sluice.kafka.errors import KafkaRefusedError
+from sluice.kafka.admin_groups import SHARE
+from sluice.kafka.errors import Answers, KafkaRefusedError
 from sluice.plan.group import StartPlan, group_id, initialized_topics, partitions_of, plan_start
-from sluice.plan.lag import BatchTime, Lag, judge, lag_of
+from sluice.plan.lag import UNKNOWN, Ends, Lag, astray, judge
 from sluice.plan.observed import GroupDescription, TopicDescription, TopicPartition
-from sluice.plan.ownership import oldest
+from sluice.plan.ownership import owners
 
 logger = logging.getLogger(__name__)
 
@@ -26,8 +29,6 @@ REFRESH_SECONDS: Final = 15.0
 """How often lag is measured."""
 ACTIVE: Final = frozenset({"UNKNOWN_MEMBER_ID", "ILLEGAL_GENERATION", "STALE_MEMBER_EPOCH", "REBALANCE_IN_PROGRESS"})
 """What Kafka answers a commit from outside while the group has members."""
-BATCHES_LOOKED_AT: Final = 200
-"""Partitions of a group of which the time of the oldest unread record is looked up in one refresh, the most at once."""
 
 Results = dict[Key, Outcome | Exception]
 Committed = Mapping[TopicPartition, int]
@@ -43,74 +44,60 @@ class ConsumerGroupReconciler:
         self._context = context
         self._known: dict[Key, Key] = {}
         """Cluster of each object seen, for when it is gone."""
-        self._batches: dict[Key, dict[TopicPartition, BatchTime]] = {}
-        """The batch that each group last stood at: it needn't be asked for again while the group stands there."""
+        self._lags: dict[Key, LagMemory] = {}
 
     def lane(self, key: Key) -> str:
         """One lane a cluster."""
         body = self._context.index.get(key)
         if body is not None:
-            reference = body["spec"].get("clusterRef") or {}
-            self._known[key] = Key(
-                "MessagingCluster", reference.get("namespace") or key.namespace, reference.get("name", "")
-            )
+            self._known[key] = referred(body)
         return str(self._known.get(key, key))
 
     async def reconcile(self, keys: Sequence[Key]) -> Mapping[Key, Outcome | Exception]:
         """See `sluice.engine.reconciler.Reconciler`."""
         results: Results = {key: Outcome() for key in keys}
-        groups: list[ConsumerGroup] = []
-        for key in keys:
-            group = self._context.index.resource(key)
-            if group is None or group.deleting:
-                self._forget(key)
-                continue
-            try:
-                self._check(group)
-                admin = await self._context.clusters.connect(group.spec.cluster_ref, group.namespace)
-                groups.append(group)
-            except (UserError, WaitingError) as error:
-                results[key] = error
-        if not groups:
+        groups, admin, refused = await self._admit(self._read(keys))
+        results.update(refused)
+        if admin is None:
             return results
-        names = sorted({name for group in groups for name in group.spec.topics})
-        topics = await admin.describe_topics(names)
-        ids = [group_id(group) for group in groups]
-        committed = await admin.list_group_offsets(dict.fromkeys(ids))
-        unstarted = [
-            group_id(group)
-            for group in groups
-            if any(place not in committed[group_id(group)] for place in partitions_of(group.spec.topics, topics))
-        ]
-        described = await admin.describe_groups(unstarted) if unstarted else {}
-        started = dict(
-            zip(
-                ids,
-                await each(
-                    groups,
-                    lambda group: self._start(
-                        admin, group, topics, committed[group_id(group)], described.get(group_id(group))
-                    ),
-                ),
-                strict=True,
-            )
-        )
-        positions = {name: offsets for name, offsets in started.items() if not isinstance(offsets, Exception)}
-        ends = await admin.latest_offsets(_leading(groups, topics), topics)
+        topics = await admin.each_topic(sorted({name for group in groups for name in group.spec.topics}))
+        committed = await admin.each_group_offsets({group_id(group): None for group in groups})
+        for group in groups:
+            errors = [topics.errors[name] for name in group.spec.topics if name in topics.errors]
+            if group_id(group) in committed.errors:
+                errors.append(committed.errors[group_id(group)])
+            if errors:
+                results[group.key] = errors[0]
+        groups = [group for group in groups if results[group.key] == Outcome()]
+        positions, failed = await self._start_all(admin, groups, topics.found, committed.found)
+        results.update(failed)
+        groups = [group for group in groups if group.key in positions]
+        ends = await _ends(admin, groups, topics.found)
 
-        async def report(group: ConsumerGroup) -> Outcome:
-            found = started[group_id(group)]
-            if isinstance(found, Exception):
-                raise found
-            lags = await self._lag(admin, group, topics, positions[group_id(group)], ends)
-            return await self._report(group, topics, positions[group_id(group)], lags)
+        async def tell(group: ConsumerGroup) -> Outcome:
+            found = positions[group.key]
+            places = partitions_of(group.spec.topics, topics.found)
+            memory = self._lags.setdefault(group.key, LagMemory())
+            now_ms = self._context.clock().timestamp() * 1000
+            stands = {place: found.get(place) for place in places}
+            lags = await memory.measure(admin, topics.found, stands, ends, now_ms)
+            return await self._report(group, topics.found, found, lags)
 
-        for group, outcome in zip(groups, await each(groups, report), strict=True):
-            results[group.key] = outcome
+        results.update(zip((group.key for group in groups), await each(groups, tell), strict=True))
         return results
 
+    def _read(self, keys: Sequence[Key]) -> list[ConsumerGroup]:
+        groups: list[ConsumerGroup] = []
+        for key in keys:
+            group = readable(self._context, key)
+            if group is None or group.deleting:
+                self._forget(key)
+            else:
+                groups.append(group)
+        return groups
+
     def _forget(self, key: Key) -> None:
-        self._batches.pop(key, None)
+        self._lags.pop(key, None)
         cluster = self._known.pop(key, None)
         if cluster is not None:
             for body in self._context.index.of_cluster(cluster, self.kind):  # one may have waited for the group id
@@ -118,25 +105,55 @@ class ConsumerGroupReconciler:
                 if other != key and Reason.CONFLICT.value in str(body.get("status")):
                     self._context.enqueue(other)
 
-    def _check(self, group: ConsumerGroup) -> None:
-        """Raise if another object has this group id."""
-        cluster = self._context.clusters.resolve(group.spec.cluster_ref, group.namespace).key
-        claims = [group]
-        for body in self._context.index.of_cluster(cluster, self.kind):
-            key = Key(self.kind, body["metadata"]["namespace"], body["metadata"]["name"])
-            if key != group.key and (body["spec"].get("groupId") or key.name) == group_id(group):
-                rival = self._context.index.resource(key)
-                if rival is not None and not rival.deleting:
-                    claims.append(rival)
-        first = oldest(claims)
-        if first.key != group.key:
-            raise UserError(
-                Reason.CONFLICT,
-                f"group {group_id(group)} belongs to ConsumerGroup {first.namespace}/{first.name}, which is older:"
-                " delete one of the two, or give this one another spec.groupId",
-            )
+    async def _admit(self, groups: Sequence[ConsumerGroup]) -> tuple[list[ConsumerGroup], KafkaAdmin | None, Results]:
+        """Groups whose id is theirs, the cluster's client (None without any), and the others' errors."""
+        admitted: list[ConsumerGroup] = []
+        admin: KafkaAdmin | None = None
+        refused: Results = {}
+        owner_of: dict[str, Key] | None = None
+        for group in groups:
+            try:
+                cluster = self._context.clusters.resolve(group.spec.cluster_ref, group.namespace)
+                if owner_of is None:
+                    bodies = self._context.index.of_cluster(cluster.key, self.kind)
+                    staying = [body for body in bodies if "deletionTimestamp" not in body["metadata"]]
+                    owner_of = owners(staying, cluster, _claimed_id)
+                _check(group, owner_of.get(group_id(group), group.key))
+                admin = await self._context.clusters.connect(group.spec.cluster_ref, group.namespace)
+                admitted.append(group)
+            except (UserError, WaitingError) as error:
+                refused[group.key] = error
+        return admitted, admin, refused
 
-    # Where it starts
+    # Where they start
+
+    async def _start_all(
+        self, admin: KafkaAdmin, groups: Sequence[ConsumerGroup], topics: Topics, committed: Mapping[str, Committed]
+    ) -> tuple[dict[Key, Committed], Results]:
+        """Committed offsets of each group after start positions were committed, and what failed."""
+        unstarted = [
+            group_id(group)
+            for group in groups
+            if any(place not in committed[group_id(group)] for place in partitions_of(group.spec.topics, topics))
+        ]
+        described = await admin.each_group(unstarted) if unstarted else Answers[str, GroupDescription]()
+
+        async def start(group: ConsumerGroup) -> Committed:
+            if (error := described.errors.get(group_id(group))) is not None:
+                raise error
+            found = described.found.get(group_id(group))
+            if found is not None and found.protocol_type == SHARE:
+                raise UserError(
+                    Reason.INVALID_SPEC,
+                    f"{found.group_id} is a share group, which has no committed offsets: startPosition and lagObjective"
+                    " don't apply to it. Its start is the group's configuration share.auto.offset.reset; delete this"
+                    " object, or name a consumer group in spec.groupId of another one",
+                )
+            return await self._start(admin, group, topics, committed[group_id(group)], found)
+
+        answers = dict(zip((group.key for group in groups), await each(groups, start), strict=True))
+        failed: Results = {key: answer for key, answer in answers.items() if isinstance(answer, Exception)}
+        return {key: answer for key, answer in answers.items() if not isinstance(answer, Exception)}, failed
 
     async def _start(
         self,
@@ -177,35 +194,7 @@ class ConsumerGroupReconciler:
             offsets |= await admin.latest_offsets(later, topics)  # every record is older
         return offsets
 
-    # How far it is behind
-
-    async def _lag(
-        self,
-        admin: KafkaAdmin,
-        group: ConsumerGroup,
-        topics: Topics,
-        committed: Committed,
-        ends: Mapping[TopicPartition, int],
-    ) -> dict[TopicPartition, Lag]:
-        known = self._batches.setdefault(group.key, {})
-        mine = {
-            place: committed[place]
-            for place in partitions_of(group.spec.topics, topics)
-            if place in committed and place in ends
-        }
-        behind = {place: position for place, position in mine.items() if position < ends[place]}
-        asked = [place for place, at in behind.items() if place not in known or not known[place].covers(at)]
-        if asked:
-            # The rest is looked up at the next refreshes: those asked for now are known then, as long as they stand.
-            some = {place: behind[place] for place in asked[:BATCHES_LOOKED_AT]}
-            known |= await admin.batch_times(some, topics)
-        for place in [place for place in known if place not in behind]:
-            del known[place]
-        now_ms = self._context.clock().timestamp() * 1000
-        return {
-            place: lag_of(position, ends[place], _at(known.get(place), position), now_ms)
-            for place, position in mine.items()
-        }
+    # How far they are behind
 
     async def _report(
         self, group: ConsumerGroup, topics: Topics, committed: Committed, lags: Mapping[TopicPartition, Lag]
@@ -214,7 +203,8 @@ class ConsumerGroupReconciler:
         now = self._context.clock()
         missing = [name for name in group.spec.topics if name not in topics]
         initialized = initialized_topics(group.spec.topics, topics, committed)
-        own = self._objective(group, lags)
+        own = self._objective(group, {**lags, **{TopicPartition(name, 0): UNKNOWN for name in missing}})
+        strays = sorted({place.topic for place, lag in lags.items() if not lag.in_range})
         if missing:
             message = (
                 f"topic {missing[0]} doesn't exist"
@@ -222,6 +212,10 @@ class ConsumerGroupReconciler:
                 + ": create it, or correct spec.topics. Start positions are committed as soon as it is there"
             )
             told = conditions.reconciling(group, now, Reason.TOPIC_NOT_FOUND, message, own=own)
+        elif strays:
+            told = conditions.ready(group, now, astray(strays), own=own)
+            if astray(strays) not in {condition.message for condition in group.status.conditions}:
+                self._context.events.publish(group, "Warning", Reason.POSITION_OUT_OF_RANGE, astray(strays))
         elif len(initialized) < len(set(group.spec.topics)):
             message = (
                 "the group has members, so Kafka takes no start position from outside for partitions without a"
@@ -241,7 +235,9 @@ class ConsumerGroupReconciler:
             place: (group.namespace, cluster, group_id(group), place.topic, str(place.partition)) for place in lags
         }
         metrics.replace(
-            group.key, metrics.group_lag_records, {labels[place]: float(lag.records) for place, lag in lags.items()}
+            group.key,
+            metrics.group_lag_records,
+            {labels[place]: float(lag.records) for place, lag in lags.items() if lag.records is not None},
         )
         metrics.replace(
             group.key,
@@ -255,21 +251,33 @@ class ConsumerGroupReconciler:
             return []
         type_ = ConditionType.LAG_WITHIN_OBJECTIVE
         before = next((found.status for found in group.status.conditions if found.type == type_.value), None)
-        verdict = judge(objective, lags, was_within=None if before is None else before == "True")
-        reason = Reason.WITHIN_OBJECTIVE if verdict.within else Reason.LAGGING
-        if before is not None and (before == "True") != verdict.within:
-            self._context.events.publish(group, "Normal" if verdict.within else "Warning", reason, verdict.message)
-        return [conditions.condition(type_, verdict.within, reason, verdict.message)]
+        verdict = judge(objective, lags, was_within={"True": True, "False": False}.get(before or ""))
+        told = conditions.condition(type_, verdict.within, verdict.reason, verdict.message)
+        if verdict.within is not None and before is not None and before != told.status:
+            type_of_event: Literal["Normal", "Warning"] = "Normal" if verdict.within else "Warning"
+            self._context.events.publish(group, type_of_event, verdict.reason, verdict.message)
+        return [told]
 
 
-def _at(batch: BatchTime | None, position: int) -> BatchTime | None:
-    """A batch that begins after the position is the next one that exists: compaction has removed those between."""
-    return batch if batch is None or position <= batch.last else None
+def _claimed_id(body: Mapping[str, Any]) -> str:
+    name: str = body["spec"].get("groupId") or body["metadata"]["name"]
+    return name
 
 
-def _leading(groups: Sequence[ConsumerGroup], topics: Topics) -> list[TopicPartition]:
-    """Partitions of all groups' topics that have a leader: one without can't say where it ends."""
-    names = sorted({name for group in groups for name in group.spec.topics if name in topics})
-    return [
-        TopicPartition(name, part.id) for name in names for part in topics[name].partitions if part.leader is not None
-    ]
+def _check(group: ConsumerGroup, owner: Key) -> None:
+    """Raise if another object has this group id."""
+    if owner != group.key:
+        raise UserError(
+            Reason.CONFLICT,
+            f"group {group_id(group)} belongs to {owner}, which is older: delete one of the two, or make one with"
+            " another spec.groupId",
+        )
+
+
+async def _ends(admin: KafkaAdmin, groups: Sequence[ConsumerGroup], topics: Topics) -> dict[TopicPartition, Ends]:
+    """Starts and ends of all partitions of the groups' topics that tell both."""
+    places = partitions_of(sorted({name for group in groups for name in group.spec.topics}), topics)
+    starts, ends = await asyncio.gather(
+        admin.each_earliest_offset(places, topics), admin.each_latest_offset(places, topics)
+    )
+    return {place: Ends(starts.found[place], end) for place, end in ends.found.items() if place in starts.found}
