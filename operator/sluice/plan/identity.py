@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from sluice.api.cluster import NodePool
 from sluice.manifests import names
 from sluice.manifests.node import Node
-from sluice.plan.observed import QuorumDescription
+from sluice.plan.observed import FETCH_TIMEOUT_MS, QuorumDescription
 from sluice.versions import KAFKA_VERSIONS
 
 FIRST_IDS_APART = 100
@@ -58,11 +58,6 @@ class Identity:
             "version": self.version,
             "bootstrapped": "true" if self.bootstrapped else "false",
         }
-
-    @property
-    def first_controllers(self) -> frozenset[int]:
-        """Node ids of the controllers that the cluster was formatted with."""
-        return frozenset(self.directories)
 
 
 def new(
@@ -169,9 +164,20 @@ def nodes_of(cluster: str, namespace: str, pools: Sequence[NodePool], firsts: Ma
 
 
 def quorum_complete(identity: Identity, quorum: QuorumDescription) -> bool:
-    """Whether the first quorum is there as it was planned: a leader, and all first controllers as voters."""
-    voters = {voter.id for voter in quorum.voters}
-    return quorum.leader_id >= 0 and identity.first_controllers <= voters
+    """Whether the first quorum is there as it was planned: a leader that all first controllers follow just now.
+
+    That they are its voters says nothing: they are from the first election on, which needs only most of them. One that
+    is formatted later must still be formatted as an initial one, with the directory id that the others know.
+    """
+    leader = quorum.leader
+    if leader is None:
+        return False
+    heard_of = {
+        voter.id: voter.directory_id
+        for voter in quorum.voters
+        if voter.id == leader.id or voter.last_fetch_ms >= leader.last_fetch_ms - FETCH_TIMEOUT_MS
+    }
+    return all(heard_of.get(node) == directory for node, directory in identity.directories.items())
 
 
 def changed(identity: Identity, **values: object) -> Identity:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import uuid
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 
 class TopicPartition(NamedTuple):
@@ -48,6 +48,11 @@ class ClusterDescription:
         return tuple(broker for broker in self.brokers if not broker.fenced)
 
 
+FETCH_TIMEOUT_MS: Final = 2_000
+"""``controller.quorum.fetch.timeout.ms``: a follower that hears nothing from the leader for longer starts an election.
+One that works fetches at least every 0.5 s, also when there is nothing new, and its times only advance then."""
+
+
 @dataclass(frozen=True, slots=True)
 class QuorumReplica:
     """A controller (voter) or an observer of the metadata log. Times are Unix milliseconds, -1 if unknown."""
@@ -69,9 +74,14 @@ class QuorumDescription:
     voters: tuple[QuorumReplica, ...]
     observers: tuple[QuorumReplica, ...]
 
+    @property
+    def leader(self) -> QuorumReplica | None:
+        """The active controller as a voter: its times are its clock when it answered."""
+        return next((voter for voter in self.voters if voter.id == self.leader_id), None)
+
     def lag(self, replica: QuorumReplica) -> int:
         """Records of the metadata log that ``replica`` is behind the leader."""
-        end = next((voter.log_end_offset for voter in self.voters if voter.id == self.leader_id), self.high_watermark)
+        end = self.leader.log_end_offset if self.leader is not None else self.high_watermark
         return max(0, end - replica.log_end_offset)
 
 

@@ -14,10 +14,8 @@ from dataclasses import dataclass, field
 from enum import Enum
 from typing import Final
 
-from sluice.plan.observed import QuorumDescription, TopicPartition
+from sluice.plan.observed import FETCH_TIMEOUT_MS, QuorumDescription, TopicPartition
 
-CAUGHT_UP_WITHIN_MS: Final = 10_000
-"""A voter counts as caught up if it was at the leader's end within this time (brokers poll at least every 0.5 s)."""
 _NAMED: Final = 5
 
 
@@ -169,16 +167,17 @@ def _may_stop(node: NodeState, nodes: Sequence[NodeState], kafka: KafkaState | N
 def _quorum_against(node: NodeState, nodes: Sequence[NodeState], quorum: QuorumDescription) -> list[str]:
     if sum(other.controller for other in nodes) < 3:
         return []  # without spare controllers there is no restart without a pause
-    leader = next((voter for voter in quorum.voters if voter.id == quorum.leader_id), None)
+    leader = quorum.leader
     if leader is None:
         return ["the controllers have no leader"]
     absent = [other for other in nodes if other.controller and other.id not in {voter.id for voter in quorum.voters}]
     if absent and node not in absent:
         return [f"{_names(absent)} not in the controllers' quorum yet"]
+    # One that wasn't at the leader's end for longer is cut off, or behind: it couldn't lead at once.
     caught_up = {
         voter.id
         for voter in quorum.voters
-        if voter.id == leader.id or voter.last_caught_up_ms >= leader.last_caught_up_ms - CAUGHT_UP_WITHIN_MS
+        if voter.id == leader.id or voter.last_caught_up_ms >= leader.last_caught_up_ms - FETCH_TIMEOUT_MS
     }
     needed = len(quorum.voters) // 2 + 1
     remaining = len(caught_up - {node.id})

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 
 import pytest
@@ -79,10 +80,18 @@ def test_volumes_of_two_clusters_are_not_guessed_about() -> None:
         identity.recovered([VolumeRecord("a", 0, "one", "4.4.0"), VolumeRecord("a", 1, "two", "4.4.0")], None)
 
 
-def test_the_first_quorum_is_complete_when_it_has_a_leader_and_all_controllers() -> None:
-    def seen(voters: int, leader: int = 0) -> QuorumDescription:
-        return QuorumDescription(leader, 1, 0, tuple(QuorumReplica(n, "", 0, 0, 0) for n in range(voters)), ())
+def test_the_first_quorum_is_complete_when_every_controller_has_its_disk_and_has_been_heard_of() -> None:
+    def seen(leader: int = 1, **different: int | str) -> QuorumDescription:
+        """All three vote; ``different`` is what is so of node 2."""
+        voters = [QuorumReplica(n, f"id-{n}", 9, 99_800, 99_700) for n in range(3)]
+        voters[1] = dataclasses.replace(voters[1], last_fetch_ms=100_000, last_caught_up_ms=100_000)
+        voters[2] = dataclasses.replace(voters[2], **different)  # type: ignore[arg-type]
+        return QuorumDescription(leader, 1, 0, tuple(voters), ())
 
-    assert identity.quorum_complete(made(), seen(3))
-    assert not identity.quorum_complete(made(), seen(2))
-    assert not identity.quorum_complete(made(), seen(3, leader=-1))
+    assert identity.quorum_complete(made(), seen())
+    assert not identity.quorum_complete(made(), seen(leader=-1))
+    # Voters are as they were planned from the first election on, which needs two; the third may have no disk yet.
+    assert not identity.quorum_complete(made(), seen(last_fetch_ms=-1))
+    assert not identity.quorum_complete(made(), seen(last_fetch_ms=100_000 - 2_001))
+    assert not identity.quorum_complete(made(), seen(directory_id="another"))
+    assert not identity.quorum_complete(made(), seen(id=7))

@@ -102,6 +102,20 @@ def test_no_working_node_goes_down_while_kafka_cannot_be_asked() -> None:
     assert step.blocked
 
 
+def test_a_controller_that_has_not_fetched_for_longer_than_an_election_takes_to_start_is_no_spare() -> None:
+    def seen(caught_up: int) -> QuorumDescription:
+        times = (1_000_000, 999_500, caught_up)
+        return QuorumDescription(0, 1, 0, tuple(QuorumReplica(n, "", 0, t, t) for n, t in enumerate(times)), ())
+
+    nodes = [node(n) for n in range(3)]
+    first = decide(nodes, kafka(seen=seen(998_000)))
+    assert isinstance(first, Restart)
+    assert first.node.id == 1
+    later = decide(nodes, kafka(seen=seen(997_999)))
+    assert isinstance(later, Restart)
+    assert later.node.id == 2, "only the one that is behind may go"
+
+
 def test_a_broker_whose_partition_would_fall_below_its_min_isr_stays_up_and_the_reason_names_it() -> None:
     step = decide(
         [node(n) for n in range(3)], kafka(*(partition(f"t{n}", {0, 1, 2}, {0, 1, 2} - {n}) for n in range(3)))
