@@ -14,14 +14,15 @@ from sluice.engine import status
 from sluice.engine.cluster_identity import Keys, ensure_identity, record
 from sluice.engine.cluster_nodes import Desired, NodeBuilder, delete_unused_files, nodes_present
 from sluice.engine.cluster_objects import ClusterObjects
-from sluice.engine.cluster_roll import kafka_state, node_states, recently_started, restart
-from sluice.engine.errors import ClusterNotReadyError, UserError, WaitingError
+from sluice.engine.cluster_roll import kafka_state, node_states, pod_health, recently_started, restart
+from sluice.engine.errors import ChangedError, ClusterNotReadyError, UserError, WaitingError
+from sluice.engine.finalizers import fresh
 from sluice.engine.reconciler import Context, Outcome
 from sluice.kafka.admin import KafkaAdmin
 from sluice.kafka.errors import KafkaRefusedError, KafkaUnreachableError
 from sluice.manifests import names
 from sluice.plan import broker_config, identity
-from sluice.plan.cluster import Problem, fleet, target_version, too_long
+from sluice.plan.cluster import Problem, config_problem, fleet, target_version, too_long
 from sluice.plan.identity import Identity
 from sluice.plan.observed import ClusterDescription, LogDirReplica
 from sluice.plan.rollout import Done, Health, NodeState, Restart, Wait, decide
@@ -30,6 +31,8 @@ READY_AGAIN: Final = 60.0
 """Seconds between two looks at a cluster that is as it should be (its lag metrics are measured then)."""
 PROGRESS_AGAIN: Final = 30.0
 """Seconds until the next look when events of Kubernetes tell of progress anyway."""
+ADDRESS_AGAIN: Final = 10.0
+"""Seconds until the next look when a Service has no address yet (events tell of it too)."""
 KAFKA_AGAIN: Final = 3.0
 """Seconds until the next look when only Kafka can tell of progress."""
 
@@ -53,12 +56,29 @@ class _Look:
     identity: Identity
     desired: Desired
     states: Sequence[NodeState]
+    leftover: Sequence[NodeStatus]
     problems: list[Problem]
     description: ClusterDescription | None = None
     step: Restart | Wait | Done = field(default_factory=Done)
     unreachable: str = ""
     settling: bool = False
     """A node has just become ready: replicas may still be catching up."""
+
+    @property
+    def nodes(self) -> list[NodeStatus]:
+        """Every node that runs, or is about to."""
+        pools = {node.id: node.pool.name for node in self.desired.nodes}
+        made = [
+            NodeStatus(
+                id=state.id,
+                name=state.name,
+                pool=pools[state.id],
+                ready=state.health is Health.READY,
+                current=state.why_stale is None and state.id not in self.desired.addresses.incomplete,
+            )
+            for state in self.states
+        ]
+        return sorted([*made, *self.leftover], key=lambda node: node.id)
 
     @property
     def stale(self) -> bool:
@@ -91,9 +111,13 @@ class ClusterReconciler:
                 self._probing.forget(key)
             await self._context.clusters.forget(key)
             return Outcome()
-        if cluster.spec.external is not None:
-            return await self._external(cluster)
-        return await self._own(cluster)
+        try:
+            # A ghost, whose deletion wasn't heard of, would make nodes that nothing owns.
+            cluster = await fresh(self._context, cluster)
+            return await (self._own(cluster) if cluster.spec.external is None else self._external(cluster))
+        except ChangedError as changed:
+            # Somebody was faster: that says nothing of the cluster, so its conditions stay.
+            return Outcome(requeue_after=changed.retry_after)
 
     async def _external(self, cluster: Cluster) -> Outcome:
         admin = await self._context.clusters.admin_of(cluster.key)
@@ -131,16 +155,16 @@ class ClusterReconciler:
             raise UserError(unnamed.reason, unnamed.message)
         keys = Keys(context, objects)
         await keys.ensure_authorities()
-        desired = await NodeBuilder(context, objects, found, keys).build(planned.nodes, version)
-        states = node_states(objects, desired.nodes, desired.stateful_sets)
+        desired = await NodeBuilder(context, objects, found, keys).build(planned, version)
+        states = node_states(objects, desired.nodes, desired.stateful_sets, context.clock())
         stale = {state.id for state in states if state.why_stale is not None}
-        for node in desired.nodes:
+        for node_id, stateful_set in desired.stateful_sets.items():
             # New nodes are made at once; what runs as desired gets back whatever of it was deleted or changed.
-            if node.id not in stale:
-                await objects.ensure(desired.stateful_sets[node.id])
-        problems = [*(p for p in (problem, planned.problem) if p is not None), *desired.problems]
-        look = _Look(found, desired, states, problems)
-        if [node.name for node in cluster.status.nodes] != [node.name for node in desired.nodes]:
+            if node_id not in stale:
+                await objects.ensure(stateful_set)
+        problems = [p for p in (config_problem(cluster.spec.config), problem, planned.problem) if p is not None]
+        look = _Look(found, desired, states, _leftover(objects, desired, context), [*problems, *desired.problems])
+        if [node.name for node in cluster.status.nodes] != [node.name for node in look.nodes]:
             # Whoever connects looks there for addresses.
             cluster = await self._report(cluster, look)
             objects.cluster = cluster
@@ -178,15 +202,13 @@ class ClusterReconciler:
 
     async def _dynamic(self, cluster: Cluster, admin: KafkaAdmin, look: _Look) -> None:
         """Dynamic configuration, as default of all brokers: no restart."""
-        brokers = sum(node.is_broker for node in look.desired.nodes)
-        wanted = broker_config.dynamic(cluster.spec.config, brokers)
+        wanted = broker_config.dynamic(cluster.spec.config, look.desired.brokers)
         changes = broker_config.dynamic_changes(wanted, await admin.describe_broker_defaults())
-        if not changes:
-            return
-        try:
-            await admin.alter_broker_configs(changes)
-        except KafkaRefusedError as error:
-            look.problems.append(Problem(error.reason, f"Kafka refuses spec.config: {error.message}"))
+        for part in broker_config.in_turn(changes, cluster.spec.config):
+            try:
+                await admin.alter_broker_configs(part)
+            except KafkaRefusedError as error:
+                look.problems.append(Problem(error.reason, f"Kafka refuses spec.config: {error.message}"))
 
     async def _measure(self, cluster: Cluster, admin: KafkaAdmin) -> None:
         metrics = self._context.metrics
@@ -211,25 +233,14 @@ class ClusterReconciler:
         return written if written is not None and written.uid == cluster.uid else cluster
 
     def _status(self, cluster: Cluster, look: _Look) -> MessagingClusterStatus:
-        by_id = {node.id: node for node in look.desired.nodes}
-        current = not any(state.why_stale is not None for state in look.states)
-        ready = all(state.health is Health.READY for state in look.states)
+        nodes = look.nodes
         bootstrap = look.desired.addresses.bootstrap
         return MessagingClusterStatus(
             cluster_id=look.identity.cluster_id,
-            version=look.identity.version if current and ready else cluster.status.version,
+            version=look.identity.version if all(n.current and n.ready for n in nodes) else cluster.status.version,
             format_version=look.identity.format_version,
             brokers=len(look.description.brokers) if look.description else cluster.status.brokers,
-            nodes=[
-                NodeStatus(
-                    id=state.id,
-                    name=state.name,
-                    pool=by_id[state.id].pool.name,
-                    ready=state.health is Health.READY,
-                    current=state.why_stale is None,
-                )
-                for state in look.states
-            ],
+            nodes=nodes,
             listeners=[
                 ListenerStatus(name=listener.name, bootstrap_servers=bootstrap[listener.name])
                 for listener in cluster.spec.listeners
@@ -246,10 +257,27 @@ class ClusterReconciler:
             words = ". ".join(problem.message for problem in look.problems)
             if reason is not None:
                 words = f"{words}. Also: {message}"
-            return status.stalled(cluster, now, look.problems[0].reason, words)
+            final = [problem for problem in look.problems if not problem.waiting]
+            if not final:
+                return status.reconciling(cluster, now, look.problems[0].reason, words)
+            return status.stalled(cluster, now, final[0].reason, words)
         if reason is not None:
             return status.reconciling(cluster, now, reason, message)
         return status.ready(cluster, now, message)
+
+
+def _leftover(objects: ClusterObjects, desired: Desired, context: Context) -> list[NodeStatus]:
+    """Brokers that run though the spec no longer asks for them: nothing is done to them, so nothing is to be done."""
+    return [
+        NodeStatus(
+            id=one.id,
+            name=one.name,
+            pool=one.pool,
+            ready=pod_health(objects.get("Pod", names.pod(one.name)), context.clock())[0] is Health.READY,
+            current=True,
+        )
+        for one in desired.leftover
+    ]
 
 
 def _progress(look: _Look) -> tuple[Reason | None, str]:
@@ -280,6 +308,8 @@ def _again(look: _Look) -> float:
     """Seconds until the next look."""
     if look.stale or look.unreachable:
         return KAFKA_AGAIN
+    if look.desired.addresses.missing:
+        return ADDRESS_AGAIN
     if any(state.health is not Health.READY for state in look.states):
         return PROGRESS_AGAIN
     return READY_AGAIN if look.identity.bootstrapped else KAFKA_AGAIN

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import secrets
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 from sluice.api.base import Reason
 from sluice.api.objects import Cluster
@@ -102,8 +102,16 @@ class Keys:
         data = {"tls.crt": pair.cert_pem, "tls.key": pair.key_pem, "ca.crt": self.cluster_ca.cert_pem}
         await self._objects.ensure(self._owned(names.operator_secret(name), data))
 
-    async def ensure_nodes(self, nodes: Sequence[Node], hosts: Mapping[int, frozenset[str]]) -> dict[int, KeyPair]:
-        """A certificate for each node, by id. ``hosts``: where outside listeners of brokers are reached."""
+    async def ensure_nodes(
+        self, nodes: Sequence[Node], hosts: Mapping[int, frozenset[str]], kept: Collection[int]
+    ) -> dict[int, KeyPair]:
+        """A certificate for each node, by id.
+
+        Args:
+            nodes: the nodes.
+            hosts: where outside listeners of brokers are reached.
+            kept: ids of other nodes, whose certificates stay as they are.
+        """
         secret_name = names.node_tls_secret(self._cluster.name)
         held = decode(self._objects.get("Secret", secret_name))
         pairs: dict[int, KeyPair] = {}
@@ -111,7 +119,8 @@ class Keys:
             wanted = certificates.node_names(node, self._cluster.spec.listeners, hosts.get(node.id, frozenset()))
             known = KeyPair(held.get(f"{node.id}.crt", ""), held.get(f"{node.id}.key", ""))
             pairs[node.id] = self._leaf(known, names.NODE_PRINCIPAL, wanted)
-        data = {f"{node_id}.crt": pair.cert_pem for node_id, pair in pairs.items()}
+        data = {key: value for key, value in held.items() if key.partition(".")[0] in set(map(str, kept))}
+        data |= {f"{node_id}.crt": pair.cert_pem for node_id, pair in pairs.items()}
         data |= {f"{node_id}.key": pair.key_pem for node_id, pair in pairs.items()}
         await self._objects.ensure(self._owned(secret_name, data))
         return pairs

@@ -7,11 +7,11 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from sluice.api.base import Reason
-from sluice.api.cluster import ListenerType, NodePool
+from sluice.api.cluster import NodePool
 from sluice.api.objects import Cluster
 from sluice.engine.cluster_identity import Keys
 from sluice.engine.cluster_objects import ClusterObjects
-from sluice.engine.errors import UserError, WaitingError
+from sluice.engine.errors import UserError
 from sluice.engine.reconciler import Context
 from sluice.kube.errors import ForbiddenError, InvalidError
 from sluice.kube.pki import KeyPair
@@ -20,18 +20,32 @@ from sluice.manifests.metadata import Body
 from sluice.manifests.node import Node
 from sluice.manifests.volume import volume_claim
 from sluice.plan import broker_config, storage
-from sluice.plan.cluster import Addresses, Problem, ServiceAddress, addresses
+from sluice.plan.cluster import Addresses, Fleet, Leftover, Problem, ServiceAddress, address_problem, addresses
 from sluice.plan.identity import Identity
 
 
 @dataclass(frozen=True)
 class Desired:
-    """What nodes should be: StatefulSet by node id."""
+    """What nodes should be.
+
+    Attributes:
+        nodes: every node that is looked after.
+        stateful_sets: by node id; a broker that lacks an address has the one that is there, or none.
+        addresses: where clients reach the brokers.
+        leftover: brokers that run though the spec no longer has their pool.
+        problems: what of the spec isn't done.
+    """
 
     nodes: Sequence[Node]
     stateful_sets: Mapping[int, Body]
     addresses: Addresses
+    leftover: Sequence[Leftover] = ()
     problems: Sequence[Problem] = field(default=())
+
+    @property
+    def brokers(self) -> int:
+        """Number of brokers."""
+        return sum(node.is_broker for node in self.nodes) + len(self.leftover)
 
 
 class NodeBuilder:
@@ -44,62 +58,55 @@ class NodeBuilder:
         self._keys = keys
         self._cluster: Cluster = objects.cluster
 
-    async def build(self, nodes: Sequence[Node], version: str) -> Desired:
-        """Services, volumes, files; new nodes' StatefulSets are for the caller to make.
-
-        Raises:
-            WaitingError: a Service from outside has no address yet.
-        """
-        brokers = [node for node in nodes if node.is_broker]
-        where = await self._services(brokers)
-        problems = await self._volumes(nodes)
+    async def build(self, planned: Fleet, version: str) -> Desired:
+        """Services, volumes, files; new nodes' StatefulSets are for the caller to make."""
+        nodes, listeners = planned.nodes, self._cluster.spec.listeners
+        leftover = [one for one in planned.leftover if self._objects.get("StatefulSet", one.name) is not None]
+        where = await self._services([node for node in nodes if node.is_broker], leftover)
+        problems = [*await self._volumes(nodes), *filter(None, [address_problem(where.missing, listeners)])]
         await self._protection()
-        pairs = await self._keys.ensure_nodes(nodes, where.hosts)
-        image = self._cluster.spec.image or self._context.settings.broker_image_for(version)
-        shared = broker_config.ClusterConfig(
-            controllers=[f"{node.host}:{names.CONTROLLER_PORT}" for node in nodes if node.is_controller],
-            brokers=len(brokers),
-            config=self._cluster.spec.config,
-        )
-        stateful_sets = {}
+        complete = [node for node in nodes if node.id not in where.incomplete]
+        kept = {*where.incomplete, *(one.id for one in leftover)}
+        pairs = await self._keys.ensure_nodes(complete, where.hosts, kept)
+        stateful_sets: dict[int, Body] = {}
+        desired = Desired(nodes, stateful_sets, where, leftover, problems)
         for node in nodes:
-            files = await self._files(node, pairs[node.id], shared, where)
-            stateful_sets[node.id] = statefulset.node_stateful_set(
-                node,
-                image=image,
-                files=files,
-                template=node.pool.template or self._cluster.spec.template,
-                client_ports={listener.name: listener.port for listener in self._cluster.spec.listeners},
-                memory_limit=memory_limit(node.pool),
-                owner=self._owner,
-            )
-        return Desired(nodes, stateful_sets, where, problems)
+            if node.id not in where.incomplete:
+                files = await self._files(node, pairs[node.id], desired)
+                stateful_sets[node.id] = self._stateful_set(node, files, version)
+            elif (present := self._objects.get("StatefulSet", node.name)) is not None:
+                stateful_sets[node.id] = present
+        return desired
+
+    def _stateful_set(self, node: Node, files: statefulset.Files, version: str) -> Body:
+        spec = self._cluster.spec
+        return statefulset.node_stateful_set(
+            node,
+            image=spec.image or self._context.settings.broker_image_for(version),
+            files=files,
+            template=node.pool.template or spec.template,
+            client_ports={listener.name: listener.port for listener in spec.listeners},
+            memory_limit=memory_limit(node.pool),
+            owner=self._owner,
+        )
 
     @property
     def _owner(self) -> dict[str, Any]:
         return self._cluster.owner_reference()
 
-    async def _services(self, brokers: Sequence[Node]) -> Addresses:
+    async def _services(self, brokers: Sequence[Node], leftover: Sequence[Leftover]) -> Addresses:
         name, namespace, listeners = self._cluster.name, self._cluster.namespace, self._cluster.spec.listeners
         desired = [
             services.nodes_service(name, namespace, listeners, self._owner),
             *services.listener_services(name, namespace, listeners, brokers, self._owner),
         ]
         observed = {body["metadata"]["name"]: _address(await self._objects.ensure(body)) for body in desired}
+        spared = {str(one.id) for one in leftover}
         for body in self._objects.all("Service"):
-            if body["metadata"]["name"] not in observed:
+            meta = body["metadata"]
+            if meta["name"] not in observed and (meta.get("labels") or {}).get(labels.NODE_ID) not in spared:
                 await self._objects.delete(body)
-        where = addresses(name, namespace, brokers, listeners, observed)
-        if where.missing:
-            shown = ", ".join(where.missing[:5])
-            outside = ", ".join(item.name for item in listeners if item.type is not ListenerType.CLUSTER_IP)
-            raise WaitingError(
-                Reason.WAITING_FOR_ADDRESS,
-                f"Kubernetes has assigned no address to Service {shown} yet, and brokers must tell clients theirs; "
-                f"listeners from outside: {outside}",
-                retry_after=10.0,
-            )
-        return where
+        return addresses(name, namespace, brokers, listeners, observed)
 
     async def _volumes(self, nodes: Sequence[Node]) -> list[Problem]:
         problems = []
@@ -153,13 +160,17 @@ class NodeBuilder:
             present = await self._objects.kube.get(
                 policy["apiVersion"], policy["kind"], namespace, names.network_policy(name)
             )
-            if present is not None:
+            if present is not None and self._objects.is_ours(present):
                 await self._objects.delete(present)
 
-    async def _files(
-        self, node: Node, pair: KeyPair, shared: broker_config.ClusterConfig, where: Addresses
-    ) -> statefulset.Files:
-        endpoints = broker_config.endpoints(node, self._cluster.spec.listeners, where.advertised.get(node.id, {}))
+    async def _files(self, node: Node, pair: KeyPair, desired: Desired) -> statefulset.Files:
+        shared = broker_config.ClusterConfig(
+            controllers=[f"{node.host}:{names.CONTROLLER_PORT}" for node in desired.nodes if node.is_controller],
+            brokers=desired.brokers,
+            config=self._cluster.spec.config,
+        )
+        advertised = desired.addresses.advertised.get(node.id, {})
+        endpoints = broker_config.endpoints(node, self._cluster.spec.listeners, advertised)
         config_map = node_files.config_map(node, broker_config.server_properties(node, endpoints, shared), self._owner)
         tls = node_files.tls_secret(
             node,

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any, Final
 
 from sluice.api.base import FIELD_MANAGER, Reason
@@ -27,6 +28,19 @@ KINDS: Final = {
 _NODE_FILES: Final = ("ConfigMap", "Secret")
 
 
+@contextmanager
+def _refusals(body: Mapping[str, Any]) -> Iterator[None]:
+    """What the API server doesn't take comes from the spec: trying it again doesn't help."""
+    try:
+        yield
+    except InvalidError as error:
+        raise UserError(
+            Reason.INVALID_SPEC,
+            f"Kubernetes refuses the {body['kind']} {body['metadata']['name']} that the spec asks for; correct what it "
+            f"names: {error}",
+        ) from error
+
+
 class ClusterObjects:
     """What exists of a cluster, and the writes to it."""
 
@@ -34,6 +48,8 @@ class ClusterObjects:
         self.kube = kube
         self.cluster = cluster
         self._found: dict[tuple[str, str], Body] = {}
+        ours = labels.of_cluster(cluster.name)
+        self._marks = {key: ours[key] for key in (labels.NAME, labels.MANAGED_BY, labels.CLUSTER)}
 
     async def load(self) -> None:
         """List everything that belongs to the cluster."""
@@ -60,7 +76,7 @@ class ClusterObjects:
         ]
         named = await asyncio.gather(*(self.kube.get("v1", "Secret", namespace, secret_name) for secret_name in held))
         for bodies in listed:
-            for body in bodies:
+            for body in filter(self.is_ours, bodies):
                 self._remember(body)
         for secret in filter(None, named):
             self._remember(secret)
@@ -78,28 +94,29 @@ class ClusterObjects:
 
         Raises:
             WaitingError: the object still belongs to a deleted predecessor of the cluster, and goes with it.
-            UserError: the API server refuses what the spec makes of it.
+            UserError: the API server refuses what the spec makes of it, or it is somebody else's.
         """
         kind, name = desired["kind"], desired["metadata"]["name"]
         actual = self.get(kind, name)
-        if actual is None and kind not in KINDS:
+        if actual is None:
+            # (What was listed has our labels: somebody else's of the same name isn't among it.)
             actual = await self.kube.get(desired["apiVersion"], kind, self.cluster.namespace, name)
         if actual is not None:
-            self.refuse_leftover(actual)
-            if desired.get("immutable") is True or not differs(desired, actual, FIELD_MANAGER):
+            self.refuse_foreign(actual)
+            if actual is desired or desired.get("immutable") is True or not differs(desired, actual, FIELD_MANAGER):
                 return actual
-        try:
+        with _refusals(desired):
             return self._remember(await self.kube.apply(desired))
-        except InvalidError as error:
-            raise UserError(
-                Reason.INVALID_SPEC,
-                f"Kubernetes refuses the {kind} {name} that the spec asks for; correct what it names: {error}",
-            ) from error
 
     async def create(self, body: Mapping[str, Any]) -> Body:
-        """Create an object that is never applied over, or read the one that somebody has made meanwhile."""
-        made, _ = await self.kube.create_if_absent(body)
-        self.refuse_leftover(made)
+        """Create an object that is never applied over, or read the one that somebody has made meanwhile.
+
+        Raises:
+            WaitingError, UserError: as with ``ensure``.
+        """
+        with _refusals(body):
+            made, _ = await self.kube.create_if_absent(body)
+        self.refuse_foreign(made)
         return self._remember(made)
 
     async def patch(self, body: Mapping[str, Any], patch: Mapping[str, Any]) -> Body:
@@ -140,7 +157,7 @@ class ClusterObjects:
 
     async def keep_or_own(self, body: Body) -> Body:
         """Make a retained object follow ``deletionPolicy``, which may have changed since it was made."""
-        self.refuse_leftover(body)
+        self.refuse_foreign(body)
         owner = self.retained_owner()
         references = body["metadata"].get("ownerReferences") or []
         others = [reference for reference in references if reference.get("uid") != self.cluster.uid]
@@ -149,13 +166,29 @@ class ClusterObjects:
             return body
         return await self.patch(body, {"metadata": {"ownerReferences": [*others, *([owner] if owner else [])] or None}})
 
-    def refuse_leftover(self, body: Mapping[str, Any]) -> None:
-        """Don't touch what Kubernetes is about to delete together with an earlier cluster of the same name.
+    def is_ours(self, body: Mapping[str, Any]) -> bool:
+        """Whether an object was made for this cluster or an earlier one of the same name: by its labels or owner."""
+        meta = body["metadata"]
+        marks = meta.get("labels") or {}
+        return self._marks.items() <= marks.items() or any(
+            reference.get("uid") == self.cluster.uid for reference in meta.get("ownerReferences") or ()
+        )
+
+    def refuse_foreign(self, body: Mapping[str, Any]) -> None:
+        """Don't touch what isn't ours, nor what Kubernetes is about to delete together with an earlier cluster.
 
         Raises:
-            WaitingError: it is such an object.
+            WaitingError: it was an earlier cluster's of the same name, and goes.
+            UserError: it is somebody else's.
         """
         meta = body["metadata"]
+        if not self.is_ours(body):
+            what, marks = f"{body['kind']} {meta['name']}", ",".join(f"{k}={v}" for k, v in self._marks.items())
+            raise UserError(
+                Reason.CONFLICT,
+                f"{what} is there already and isn't this cluster's, which needs one of that name; nothing was changed. "
+                f"Rename or delete it, or give the cluster another name; if it may be taken over, label it {marks}",
+            )
         stale = any(
             reference.get("kind") == self.cluster.key.kind and reference.get("uid") != self.cluster.uid
             for reference in meta.get("ownerReferences") or ()

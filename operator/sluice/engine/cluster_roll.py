@@ -27,18 +27,27 @@ STUCK_REASONS: Final = frozenset(
     }
 )
 _CRASHES: Final = 2
-"""Restarts of a container that still isn't ready, from which on it counts as crashing again and again."""
+"""Restarts of a container that still isn't ready, from which on it counts as crashing again and again, if it ended soon
+after its last start, and not long ago."""
+_SOON: Final = timedelta(minutes=10)
+"""What the kubelet takes for soon, too. A node that ran for longer and then crashed reads its log now; that takes long,
+must not be disturbed, and how often it crashed in the months before says nothing."""
 _SETTLE: Final = timedelta(seconds=60)
 """How long after a restart followers may be catching up before a blocked roll is called blocked."""
 
 
-def node_states(objects: ClusterObjects, nodes: Sequence[Node], desired: Mapping[int, Body]) -> list[NodeState]:
-    """How every node does, and whether it is what the spec asks for."""
+def node_states(
+    objects: ClusterObjects, nodes: Sequence[Node], desired: Mapping[int, Body], now: datetime
+) -> list[NodeState]:
+    """How every node does, and whether it is what is desired (nothing is yet of one that lacks an address)."""
     states = []
     for node in nodes:
         stateful_set = objects.get("StatefulSet", node.name)
         pod = objects.get("Pod", node.pod)
-        health, trouble = pod_health(pod)
+        wanted = desired.get(node.id)
+        health, trouble = pod_health(pod, now)
+        if wanted is None:
+            trouble = "its address isn't known yet"
         states.append(
             NodeState(
                 id=node.id,
@@ -46,16 +55,16 @@ def node_states(objects: ClusterObjects, nodes: Sequence[Node], desired: Mapping
                 controller=node.is_controller,
                 broker=node.is_broker,
                 health=health,
-                why_stale=why_stale(pod or (stateful_set or {}).get("spec", {}).get("template"), desired[node.id]),
+                why_stale=why_stale(pod or (stateful_set or {}).get("spec", {}).get("template"), wanted),
                 trouble=trouble,
             )
         )
     return states
 
 
-def why_stale(pod: Mapping[str, Any] | None, desired: Mapping[str, Any]) -> str | None:
+def why_stale(pod: Mapping[str, Any] | None, desired: Mapping[str, Any] | None) -> str | None:
     """What differs between a pod (or the template that it will be made of) and what is desired."""
-    if pod is None or revision_of(pod) == revision_of(desired):
+    if pod is None or desired is None or revision_of(pod) == revision_of(desired):
         return None
     template = desired["spec"]["template"]
     images = [(body["spec"].get("containers") or [{}])[0].get("image") for body in (pod, template)]
@@ -69,7 +78,7 @@ def why_stale(pod: Mapping[str, Any] | None, desired: Mapping[str, Any]) -> str 
     return "its pod template has changed"
 
 
-def pod_health(pod: Mapping[str, Any] | None) -> tuple[Health, str]:
+def pod_health(pod: Mapping[str, Any] | None, now: datetime) -> tuple[Health, str]:
     """How a pod does, and why it isn't ready, in words."""
     if pod is None:
         return Health.STARTING, "its pod is being made"
@@ -91,9 +100,18 @@ def pod_health(pod: Mapping[str, Any] | None) -> tuple[Health, str]:
         how = f"exit code {ended['exitCode']}" if "exitCode" in ended else waiting.get("message", "")
         if waiting.get("reason") in STUCK_REASONS:
             return Health.STUCK, f"{waiting['reason']} ({how}): see the log of its pod {pod['metadata']['name']}"
-        if container.get("restartCount", 0) >= _CRASHES and not container.get("ready"):
+        often = container.get("restartCount", 0) >= _CRASHES and not container.get("ready")
+        if often and _crashed_soon(ended, now):
             return Health.STUCK, f"it has crashed {container['restartCount']} times ({how}): see the log of its pod"
     return Health.STARTING, "it is starting" if containers else "its pod is being made"
+
+
+def _crashed_soon(ended: Mapping[str, Any], now: datetime) -> bool:
+    """Whether a container's last run ended soon after it had begun, and not long ago."""
+    if not ended.get("startedAt") or not ended.get("finishedAt"):
+        return False
+    begun, end = datetime.fromisoformat(ended["startedAt"]), datetime.fromisoformat(ended["finishedAt"])
+    return end - begun < _SOON and now - end < _SOON
 
 
 def recently_started(objects: ClusterObjects, nodes: Sequence[Node], now: datetime) -> bool:

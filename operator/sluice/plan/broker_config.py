@@ -217,6 +217,16 @@ def dynamic_changes(wanted: Mapping[str, str], observed: Mapping[str, ConfigValu
     return changes
 
 
+def in_turn(changes: Mapping[str, str | None], config: Mapping[str, str]) -> list[dict[str, str | None]]:
+    """The changes as alterations to be made one after the other, what the user's config says last.
+
+    Kafka makes an alteration as a whole or not at all: a value that it refuses must not keep safe ones from being set.
+    """
+    ours = {key: value for key, value in changes.items() if key not in config}
+    users = {key: value for key, value in changes.items() if key in config}
+    return [part for part in (ours, users) if part]
+
+
 def server_properties(
     node: Node, node_endpoints: Sequence[Endpoint], cluster: ClusterConfig, layout: Layout | None = None
 ) -> str:

@@ -16,10 +16,15 @@ from sluice.versions import DEFAULT_KAFKA_VERSION
 
 @dataclass(frozen=True)
 class Problem:
-    """Something in the spec that isn't done: the rest is, and the condition says this."""
+    """Something in the spec that isn't done: the rest is, and the condition says this.
+
+    Attributes:
+        waiting: it will be done by itself; without it, the user has to change something.
+    """
 
     reason: Reason
     message: str
+    waiting: bool = False
 
 
 def first_version(spec: MessagingClusterSpec) -> str:
@@ -64,17 +69,26 @@ def too_long(cluster: str, nodes: Iterable[Node]) -> Problem | None:
 
 
 @dataclass(frozen=True)
+class Leftover:
+    """A broker whose whole pool is gone from the spec, and with it what it is made of: it is left as it is."""
+
+    id: int
+    name: str
+    pool: str
+
+
+@dataclass(frozen=True)
 class Fleet:
     """Nodes to run.
 
     Attributes:
-        nodes: every node of the spec, and those that the spec no longer has but that hold data.
-        leftover: names of nodes whose whole pool is gone from the spec: they are left as they are.
+        nodes: every node of the spec, and those that the spec no longer has but whose pool it has.
+        leftover: the other ones that hold data; controllers can't be among them.
         problem: what of the spec isn't done.
     """
 
     nodes: Sequence[Node]
-    leftover: Sequence[str] = ()
+    leftover: Sequence[Leftover] = ()
     problem: Problem | None = None
 
 
@@ -97,7 +111,7 @@ def fleet(
     nodes = {node.id: node for node in nodes_of(cluster, namespace, pools, firsts)}
     by_name = {pool.name: pool for pool in pools}
     extra: list[str] = []
-    leftover: list[str] = []
+    leftover: list[Leftover] = []
     for node_id, pool_name in sorted(existing.items()):
         if node_id in nodes:
             continue
@@ -106,7 +120,7 @@ def fleet(
         if pool_name in by_name:
             nodes[node_id] = Node(cluster, namespace, by_name[pool_name], node_id)
         else:
-            leftover.append(name)
+            leftover.append(Leftover(node_id, name, pool_name))
     problem = None
     if extra:
         problem = Problem(
@@ -134,12 +148,14 @@ class Addresses:
         bootstrap: value for ``bootstrap.servers`` by name of the listener.
         hosts: hosts and addresses that certificates of all brokers are valid for, by node id (outside listeners).
         missing: Services that have no address yet.
+        incomplete: brokers that lack one of those: what they advertise, or the hosts of their certificates.
     """
 
     advertised: Mapping[int, Mapping[str, str]]
     bootstrap: Mapping[str, str]
     hosts: Mapping[int, frozenset[str]]
     missing: Sequence[str] = field(default=())
+    incomplete: frozenset[int] = frozenset()
 
 
 def addresses(
@@ -154,6 +170,7 @@ def addresses(
     hosts: dict[int, set[str]] = {node.id: set() for node in brokers}
     bootstrap: dict[str, str] = {}
     missing: list[str] = []
+    incomplete: set[int] = set()
     for listener in listeners:
         if listener.type is ListenerType.CLUSTER_IP:
             host = names.bootstrap_host(cluster, namespace, listener.name)
@@ -167,22 +184,39 @@ def addresses(
             host_port = _outside(listener, services.get(name, ServiceAddress()), str(node.id))
             if host_port is None:
                 missing.append(name)
+                incomplete.add(node.id)
                 continue
             found[node.id] = advertised[node.id][listener.name] = join_host(*host_port)
             hosts[node.id].add(host_port[0])
         name = names.bootstrap_service(cluster, listener.name)
         if "{nodeId}" in (listener.advertised_host or ""):
             # No host stands for all: clients are given every broker.
-            bootstrap[listener.name] = ",".join(found[node.id] for node in brokers if node.id in found)
+            if found:
+                bootstrap[listener.name] = ",".join(found.values())
             continue
         host_port = _outside(listener, services.get(name, ServiceAddress()), "")
         if host_port is None:
             missing.append(name)
+            incomplete.update(node.id for node in brokers)
             continue
         bootstrap[listener.name] = join_host(*host_port)
         for node in brokers:
             hosts[node.id].add(host_port[0])
-    return Addresses(advertised, bootstrap, {node: frozenset(names_) for node, names_ in hosts.items()}, missing)
+    by_node = {node: frozenset(names_) for node, names_ in hosts.items()}
+    return Addresses(advertised, bootstrap, by_node, missing, frozenset(incomplete))
+
+
+def address_problem(missing: Sequence[str], listeners: Iterable[Listener]) -> Problem | None:
+    """Addresses that Kubernetes hasn't assigned: brokers must tell clients theirs, so they stay as they are."""
+    if not missing:
+        return None
+    outside = ", ".join(listener.name for listener in listeners if listener.type is not ListenerType.CLUSTER_IP)
+    return Problem(
+        Reason.WAITING_FOR_ADDRESS,
+        f"Kubernetes has assigned no address to Service {', '.join(missing[:5])} yet, and brokers must tell clients "
+        f"theirs: those that lack one stay as they are, or aren't made yet; listeners from outside: {outside}",
+        waiting=True,
+    )
 
 
 def join_host(host: str, port: int) -> str:

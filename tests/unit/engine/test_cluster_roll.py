@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
@@ -9,6 +10,17 @@ import pytest
 from sluice.engine.cluster_roll import pod_health, why_stale
 from sluice.manifests import labels
 from sluice.plan.rollout import Health
+
+
+NOW = datetime(2026, 11, 24, tzinfo=UTC)
+
+
+def written(time: datetime) -> str:
+    return time.strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+def health_of(body: dict[str, Any] | None) -> tuple[Health, str]:
+    return pod_health(body, NOW)
 
 
 def pod(*, ready: bool = False, container: dict[str, Any] | None = None, **status: Any) -> dict[str, Any]:
@@ -21,34 +33,55 @@ def pod(*, ready: bool = False, container: dict[str, Any] | None = None, **statu
 
 
 def test_a_pod_that_is_ready_or_on_its_way_is_let_alone() -> None:
-    assert pod_health(pod(ready=True))[0] is Health.READY
-    assert pod_health(None)[0] is Health.STARTING
-    assert pod_health(pod(container={"state": {"running": {}}, "restartCount": 0}))[0] is Health.STARTING
+    assert health_of(pod(ready=True))[0] is Health.READY
+    assert health_of(None)[0] is Health.STARTING
+    assert health_of(pod(container={"state": {"running": {}}, "restartCount": 0}))[0] is Health.STARTING
     leaving = {**pod(ready=True), "metadata": {"deletionTimestamp": "2026-11-24T00:00:00Z"}}
-    assert pod_health(leaving)[0] is Health.STARTING
+    assert health_of(leaving)[0] is Health.STARTING
 
 
 @pytest.mark.parametrize("reason", ["CrashLoopBackOff", "ImagePullBackOff", "CreateContainerConfigError"])
 def test_a_container_that_cannot_run_is_stuck_and_the_message_says_why(reason: str) -> None:
     container = {"state": {"waiting": {"reason": reason, "message": "no such image"}}, "restartCount": 0}
-    health, trouble = pod_health(pod(container=container))
+    health, trouble = health_of(pod(container=container))
     assert health is Health.STUCK
     assert reason in trouble
     assert "no such image" in trouble
 
 
+def crashed(*, ran: timedelta, ago: timedelta) -> dict[str, Any]:
+    """A container that runs again, and isn't ready, after its third crash."""
+    ended = {"exitCode": 1, "startedAt": written(NOW - ago - ran), "finishedAt": written(NOW - ago)}
+    return {"state": {"running": {}}, "lastState": {"terminated": ended}, "restartCount": 3, "ready": False}
+
+
 def test_a_container_between_two_crashes_is_stuck_too() -> None:
-    last = {"terminated": {"exitCode": 1}}
-    container = {"state": {"running": {}}, "lastState": last, "restartCount": 3, "ready": False}
-    assert pod_health(pod(container=container)) == (
+    container = crashed(ran=timedelta(seconds=20), ago=timedelta(minutes=4))
+    assert health_of(pod(container=container)) == (
         Health.STUCK,
         "it has crashed 3 times (exit code 1): see the log of its pod",
     )
 
 
+@pytest.mark.parametrize(
+    ("ran", "ago"),
+    [
+        pytest.param(timedelta(days=40), timedelta(seconds=5), id="its restarts are those of a long life"),
+        pytest.param(timedelta(seconds=20), timedelta(minutes=30), id="it has been reading its log for half an hour"),
+    ],
+)
+def test_a_container_that_recovers_after_a_crash_is_let_alone(ran: timedelta, ago: timedelta) -> None:
+    assert health_of(pod(container=crashed(ran=ran, ago=ago))) == (Health.STARTING, "it is starting")
+
+
+def test_a_container_of_whose_end_nothing_is_known_is_let_alone() -> None:
+    container = {**crashed(ran=timedelta(), ago=timedelta()), "lastState": {"terminated": {"exitCode": 137}}}
+    assert health_of(pod(container=container))[0] is Health.STARTING
+
+
 def test_a_pod_that_finds_no_place_is_stuck() -> None:
     unscheduled = {"type": "PodScheduled", "status": "False", "reason": "Unschedulable", "message": "no room"}
-    assert pod_health(pod(conditions=[unscheduled])) == (Health.STUCK, "its pod can't be scheduled: no room")
+    assert health_of(pod(conditions=[unscheduled])) == (Health.STUCK, "its pod can't be scheduled: no room")
 
 
 def made(revision: str, *, image: str = "i", config: str = "demo-config-1", tls: str = "demo-tls-1") -> dict[str, Any]:

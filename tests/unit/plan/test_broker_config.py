@@ -16,6 +16,7 @@ from sluice.plan.broker_config import (
     dynamic,
     dynamic_changes,
     endpoints,
+    in_turn,
     min_insync,
     server_properties,
 )
@@ -67,9 +68,7 @@ def test_copies_follow_the_number_of_brokers() -> None:
 
 
 def test_the_users_word_beats_defaults_but_not_what_the_operator_owns() -> None:
-    found = properties(
-        node(Role.BROKER), num_partitions="12", node_id="99", allow_everyone_if_no_acl_found="true"
-    )
+    found = properties(node(Role.BROKER), num_partitions="12", node_id="99", allow_everyone_if_no_acl_found="true")
     assert found["num.partitions"] == "12"
     assert found["node.id"] == "7"
     assert found["allow.everyone.if.no.acl.found"] == "false"
@@ -92,6 +91,17 @@ def test_dynamic_keys_are_altered_only_where_they_differ_and_removed_when_nobody
     observed["num.io.threads"] = ConfigValue("16", True)
     observed["leader.replication.throttled.rate"] = ConfigValue("1", True)
     assert dynamic_changes(wanted, observed) == {"num.io.threads": None}
+
+
+def test_what_the_operator_sees_to_is_changed_apart_from_what_the_user_may_have_got_wrong() -> None:
+    config = {"log.retention.ms": "for ever"}
+    changes = dynamic_changes(dynamic(config, 3), {"num.io.threads": ConfigValue("16", True)})
+    assert in_turn(changes, config) == [
+        {"min.insync.replicas": "2", "unclean.leader.election.enable": "false", "num.io.threads": None},
+        {"log.retention.ms": "for ever"},
+    ]
+    assert in_turn({"min.insync.replicas": "1"}, {"min.insync.replicas": "1"}) == [{"min.insync.replicas": "1"}]
+    assert in_turn({}, config) == []
 
 
 @given(st.text(max_size=20), st.text(max_size=20))

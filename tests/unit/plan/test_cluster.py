@@ -9,7 +9,9 @@ from sluice.api.cluster import Listener, ListenerType, MessagingClusterSpec, Nod
 from sluice.manifests.node import Node
 from sluice.plan import identity
 from sluice.plan.cluster import (
+    Leftover,
     ServiceAddress,
+    address_problem,
     addresses,
     config_problem,
     first_version,
@@ -62,7 +64,7 @@ def test_nodes_that_hold_data_are_never_taken_away() -> None:
     existing = {0: "n", 1: "n", 2: "n", 3: "n", 100: "gone"}
     found = fleet("demo", "here", [POOL], {"n": 0, "gone": 100}, existing)
     assert [node.id for node in found.nodes] == [0, 1, 2, 3]
-    assert found.leftover == ["demo-gone-100"]
+    assert found.leftover == [Leftover(100, "demo-gone-100", "gone")]
     assert found.problem is not None
     assert found.problem.reason is Reason.SCALE_DOWN_REFUSED
     assert "demo-n-3" in found.problem.message
@@ -85,6 +87,7 @@ def test_inside_clients_are_sent_to_the_pods_themselves() -> None:
 def test_node_ports_are_advertised_once_they_are_assigned() -> None:
     listener = Listener(name="out", port=9095, type=ListenerType.NODE_PORT, advertised_host="host.example")
     assert len(addresses("demo", "here", NODES, [listener], {}).missing) == 4
+    assert address_problem([], [listener]) is None
     services = {f"demo-out-{number}": ServiceAddress(31000 + number) for number in range(3)}
     found = addresses("demo", "here", NODES, [listener], services | {"demo-out-bootstrap": ServiceAddress(31999)})
     assert found.bootstrap == {"out": "host.example:31999"}
@@ -97,6 +100,33 @@ def test_with_a_host_of_its_own_for_each_broker_clients_get_all_of_them() -> Non
     services = {f"demo-out-{number}": ServiceAddress(31000 + number) for number in range(3)}
     found = addresses("demo", "here", NODES, [listener], services)
     assert found.bootstrap["out"] == "b0.example:31000,b1.example:31001,b2.example:31002"
+
+
+def test_a_broker_whose_load_balancer_has_no_address_yet_is_the_only_one_that_waits() -> None:
+    listener = Listener(name="lb", port=9095, type=ListenerType.LOAD_BALANCER)
+    inside = Listener(name="tls", port=9093)
+    services = {f"demo-lb-{what}": ServiceAddress(host=f"{what}.example") for what in (0, 1, "bootstrap")}
+    found = addresses("demo", "here", NODES, [inside, listener], services)
+    assert found.missing == ["demo-lb-2"]
+    assert found.incomplete == {2}
+    assert found.advertised[0] == {"tls": "demo-n-0-0.demo-nodes.here.svc:9093", "lb": "0.example:9095"}
+    problem = address_problem(found.missing, [inside, listener])
+    assert problem is not None
+    assert problem.reason is Reason.WAITING_FOR_ADDRESS
+    assert problem.waiting
+    assert "Service demo-lb-2" in problem.message
+    assert "listeners from outside: lb" in problem.message
+
+
+def test_without_the_address_of_all_no_broker_s_certificate_is_complete() -> None:
+    listener = Listener(name="lb", port=9095, type=ListenerType.LOAD_BALANCER)
+    services = {f"demo-lb-{number}": ServiceAddress(host=f"{number}.example") for number in range(3)}
+    found = addresses("demo", "here", NODES, [listener], services)
+    assert found.incomplete == {0, 1, 2}
+    assert found.bootstrap == {}
+    each = Listener(name="lb", port=9095, type=ListenerType.LOAD_BALANCER, advertised_host="b{nodeId}.example")
+    assert addresses("demo", "here", NODES, [each], services).incomplete == frozenset()
+    assert addresses("demo", "here", NODES, [each], {}).bootstrap == {}
 
 
 def test_a_load_balancer_is_advertised_by_its_own_address() -> None:
