@@ -7,24 +7,28 @@ read is in ``artifacts/<test>/``.
 from __future__ import annotations
 
 import secrets
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 
 import pytest
 
+from e2e.cluster.provider import kubeconfig_path
 from e2e.support import artifacts, objects
 from e2e.support.cluster import KafkaCluster
-from e2e.support.environment import SYSTEM_NAMESPACE, Environment, prepare
+from e2e.support.environment import SYSTEM_NAMESPACE, Environment, connect, prepare
 from e2e.support.kubectl import Kubectl
-
-_FAILED = pytest.StashKey[bool]()
 
 
 @pytest.hookimpl(wrapper=True)
-def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) -> Iterator[None]:
-    """Remember a failure, so that the fixtures' end can keep what explains it."""
+def pytest_runtest_makereport(
+    item: pytest.Item, call: pytest.CallInfo[None]
+) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """Keep what explains a failure before the fixtures' ends take it away."""
     report = yield
-    if report.failed:  # type: ignore[attr-defined]
-        item.stash[_FAILED] = True
+    if report.failed and report.when != "teardown" and kubeconfig_path().exists():
+        kubectl = connect().kubectl
+        ours = kubectl.attempt("get", "namespaces", "--selector=sluice-e2e=true", "--output=name").stdout.split()
+        names = [SYSTEM_NAMESPACE, *(name.removeprefix("namespace/") for name in ours)]
+        report.sections.append(("objects, events and logs", str(artifacts.collect(kubectl, item.name, names))))
     return report
 
 
@@ -38,16 +42,6 @@ def environment() -> Environment:
 def kubectl(environment: Environment) -> Kubectl:
     """kubectl against the local Kubernetes."""
     return environment.kubectl
-
-
-@pytest.fixture(autouse=True)
-def _keep_what_explains_a_failure(request: pytest.FixtureRequest) -> Iterator[None]:
-    yield
-    if request.node.stash.get(_FAILED, False) and "environment" in request.fixturenames:
-        kubectl: Kubectl = request.getfixturevalue("environment").kubectl
-        ours = [body["metadata"]["name"] for body in kubectl.list("namespaces", labels={"sluice-e2e": "true"})]
-        folder = artifacts.collect(kubectl, request.node.name, [SYSTEM_NAMESPACE, *ours])
-        print(f"\nobjects, events and logs: {folder}")
 
 
 def _namespace(kubectl: Kubectl, name: str) -> Kubectl:

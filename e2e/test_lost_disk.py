@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import time
 
+from kafka.errors import KafkaError
+
 from e2e.support import kafka, objects
 from e2e.support.cluster import KafkaCluster, numbered
 from e2e.support.kafka import Traffic
@@ -14,12 +16,17 @@ def _until_whole(trio: KafkaCluster, node: int, before: list[Voter], timeout: fl
     """Wait until the lost node votes by another directory, and is near the end of the log."""
     old = next(voter.directory for voter in before if voter.id == node)
     deadline = time.monotonic() + timeout
+    now: list[Voter] | KafkaError = []
     while True:
-        now = voters(trio.client())
-        ids = [voter.id for voter in now]
-        own = [voter for voter in now if voter.id == node]
-        if ids == [voter.id for voter in before] and own[0].directory != old and own[0].lag < 50:
-            return now
+        try:
+            now = voters(trio.client())
+        except KafkaError as error:  # asked the broker that is still away
+            now = error
+        else:
+            own = [voter for voter in now if voter.id == node]
+            whole = [voter.id for voter in now] == [voter.id for voter in before]
+            if whole and own[0].directory != old and own[0].lag < 50:
+                return now
         assert time.monotonic() < deadline, f"voters after {timeout:.0f} s: {now}"
         time.sleep(1)  # Kafka has no watch for this
 

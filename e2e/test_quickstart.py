@@ -60,3 +60,13 @@ def test_a_group_starts_at_the_first_record_whatever_its_clients_say(trio: Kafka
 def test_the_examples_are_all_accepted_by_the_api_server(environment: Environment, space: Kubectl) -> None:
     for folder in ("external", "production"):
         space.apply(objects.QUICKSTART.parent / folder, "--dry-run=server")
+
+
+def test_the_operator_measures_brokers_followers_and_its_own_work(environment: Environment, trio: KafkaCluster) -> None:
+    own = {"namespace": trio.space.namespace, "cluster": trio.name}
+    for broker in ("0", "1", "2"):
+        for measured in ("produce", "commit", "end_to_end"):
+            name, labels = f"sluice_probe_{measured}_seconds_count", own | {"broker": broker}
+            environment.wait_for_metric(name, labels, lambda count: count > 0)
+    environment.wait_for_metric("sluice_replication_lag_records", own, lambda lag: lag >= 0)
+    environment.wait_for_metric("sluice_reconciles_total", {"kind": "Topic", "outcome": "success"}, lambda n: n > 0)

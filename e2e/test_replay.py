@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 import time
 from collections import Counter
 from datetime import UTC, datetime
@@ -12,6 +13,8 @@ from e2e.support.environment import SYSTEM_NAMESPACE
 from e2e.support.kubectl import Body, Kubectl, KubectlError, condition
 
 PARTITIONS = 4
+RECORDS = 300_000
+"""Of a kilobyte each: enough for some seconds of copying."""
 FINISHED = ("Completed", "AlreadyCompleted", "Failed", "Refused")
 
 
@@ -65,19 +68,19 @@ def test_it_is_exactly_once_though_worker_and_operator_are_killed_again_and_agai
     solo: KafkaCluster, space: Kubectl
 ) -> None:
     topics(space, solo, "orders", "orders-again")
-    payload = b"x" * 1000
+    chance = random.Random(7)  # noqa: S311 - bytes that don't compress: there has to be something to do
     solo.produce(
         "orders",
         (
-            kafka.Write(b"key-%d" % (n % 50), b"%d " % n + payload, None, (("number", b"%d" % n),))
-            for n in range(400_000)
+            kafka.Write(b"key-%d" % (n % 50), chance.randbytes(1000), None, (("number", b"%d" % n),))
+            for n in range(RECORDS)
         ),
     )
     space.apply(objects.replay("all", solo.reference, "orders", "orders-again", backoffLimit=100))
-    kills = _kill_until_finished(space, "all", seconds=40)
+    percents = _kill_at_every_progress(space, "all", seconds=60)
     body = completed(space, "all", timeout=240)
-    assert kills >= 1, "it was done before anything could be killed: give it more records"
-    assert body["status"]["progress"]["percent"] == 100
+    assert len(percents) >= 2, f"killed at {percents} %: it was done too soon, give it more records"
+    assert body["status"]["progress"]["records"] == RECORDS
     assert differences(solo.read("orders"), solo.read("orders-again")) == []
 
 
@@ -118,28 +121,26 @@ def test_a_target_that_does_not_exist_is_said_and_nothing_runs(solo: KafkaCluste
     assert not space.list("jobs")
 
 
-def _kill_until_finished(space: Kubectl, name: str, *, seconds: float) -> int:
-    """Kill worker and operator in turn, without mercy, for a while or until the replay has ended; return the kills."""
+def _kill_at_every_progress(space: Kubectl, name: str, *, seconds: float) -> list[int]:
+    """Kill the worker without mercy whenever the replay has got further, and every other time the operator too.
+
+    Returns how far it was at each kill, in per cent.
+    """
     system = space.within(SYSTEM_NAMESPACE)
-    kills = 0
-    deadline = time.monotonic() + seconds
-    for event in space.watch("pods", timeout=seconds):
-        if time.monotonic() > deadline or finished(space.get("replayjob", name)):
+    kills: list[int] = []
+    for event in space.watch("replayjob", name, timeout=seconds):
+        percent = ((event["object"].get("status") or {}).get("progress") or {}).get("percent", 0)
+        if finished(event["object"]):
             break
-        pod = event["object"]
-        if event["type"] == "DELETED" or not _runs(pod):
+        if percent <= max(kills, default=0):
             continue
-        time.sleep(1.5)  # let it get somewhere: into the middle of a transaction
-        _kill(space, pod["metadata"]["name"])
-        kills += 1
-        if kills % 2:
+        for pod in space.list("pods", labels={"sluice.dev/replayjob": name}):
+            _kill(space, pod["metadata"]["name"])
+        kills.append(percent)
+        if len(kills) % 2:
             for operator in system.list("pods", labels={"app.kubernetes.io/name": "sluice"}):
                 _kill(system, operator["metadata"]["name"])
     return kills
-
-
-def _runs(pod: Body) -> bool:
-    return "deletionTimestamp" not in pod["metadata"] and pod.get("status", {}).get("phase") == "Running"
 
 
 def _kill(space: Kubectl, pod: str) -> None:

@@ -7,7 +7,7 @@ import json
 from e2e.support import kafka, objects
 from e2e.support.cluster import KafkaCluster
 from e2e.support.kafka import Traffic
-from e2e.support.kubectl import Body
+from e2e.support.kubectl import Body, condition
 
 
 def _load(trio: KafkaCluster, topic: str) -> Traffic:
@@ -22,6 +22,8 @@ def test_a_dynamic_configuration_is_changed_without_a_restart(trio: KafkaCluster
     before = trio.pod_uids()
     trio.patch({"config": {"log.cleaner.threads": "2"}})
     trio.wait_ready(60)
+    brokers = [node["id"] for node in trio.body()["status"]["nodes"]]
+    assert [kafka.broker_config(trio.client(), broker, "log.cleaner.threads") for broker in brokers] == ["2"] * 3
     assert trio.pod_uids() == before
 
 
@@ -29,17 +31,17 @@ def test_a_static_configuration_rolls_node_by_node_under_load_and_no_write_fails
     before = trio.pod_uids()
     down_together = 0
 
-    def watch(body: Body | None) -> None:
+    def watch(_: Body | None) -> None:
         nonlocal down_together
-        nodes = (body or {}).get("status", {}).get("nodes", [])
-        down_together = max(down_together, sum(not node["ready"] for node in nodes))
+        up = sum(condition(pod, "Ready").get("status") == "True" for pod in trio.pods())
+        down_together = max(down_together, len(before) - up)
 
     with _load(trio, "rolling") as traffic:
         trio.patch({"config": {"queued.max.requests": "400"}})
         trio.space.wait(
             "messagingcluster",
             trio.name,
-            lambda body: not all(node["current"] for node in (body or {})["status"]["nodes"]),
+            lambda body: body is not None and not all(node["current"] for node in body["status"]["nodes"]),
             timeout=60,
         )
         trio.wait_ready(300, seen=watch)
@@ -72,7 +74,9 @@ def test_brokers_are_added_as_a_pool_of_their_own(trio: KafkaCluster) -> None:
         "-p",
         json.dumps({"spec": {"nodePools": [*pools, more]}}),
     )
-    trio.space.wait("messagingcluster", trio.name, lambda body: (body or {})["status"].get("brokers") == 4, timeout=120)
+    trio.space.wait(
+        "messagingcluster", trio.name, lambda body: body is not None and body["status"]["brokers"] == 4, timeout=120
+    )
     trio.wait_ready(120)
     assert before.items() <= trio.pod_uids().items(), "adding a broker was to restart no other"
     trio.space.apply(objects.topic("wide", {"name": trio.name}, partitions=4, replicas=4))

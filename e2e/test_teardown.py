@@ -80,7 +80,13 @@ def test_upgrade_uninstall_and_install_of_the_operator_lose_and_restart_nothing(
 def test_a_namespace_goes_though_the_operator_was_uninstalled(
     environment: Environment, solo: KafkaCluster, space: Kubectl
 ) -> None:
-    space.apply([objects.topic("here", solo.reference), objects.user("someone", solo.reference)])
+    space.apply(
+        [
+            objects.topic("here", solo.reference, deletionPolicy="Delete"),
+            objects.user("someone", solo.reference),
+            objects.replay("waits", solo.reference, "here", "nowhere"),
+        ]
+    )
     space.wait_ready("topic", "here")
     space.wait_ready("user.sluice.dev", "someone")
     environment.uninstall()

@@ -18,11 +18,12 @@ from confluent_kafka import (
     Consumer,
     ConsumerGroupTopicPartitions,
     KafkaError,
+    KafkaException,
     Message,
     Producer,
     TopicPartition,
 )
-from confluent_kafka.admin import AdminClient
+from confluent_kafka.admin import AdminClient, ConfigResource
 
 from e2e.support.kubectl import Body, Kubectl
 
@@ -143,7 +144,10 @@ def produce(
             progress(acknowledged)
         if failures:
             break
-    unsent = producer.flush(120)
+    try:
+        unsent = producer.flush(120)
+    except KafkaException as error:  # such as a right that an idempotent producer needs at its start
+        raise ProduceError(f"{topic}: {acknowledged:,} of {sent:,} records were acknowledged: {error}") from error
     if failures or unsent or acknowledged != sent:
         raise ProduceError(
             f"{topic}: {acknowledged:,} of {sent:,} records were acknowledged"
@@ -258,6 +262,13 @@ def committed_offsets(config: Config, group: str) -> dict[tuple[str, int], int]:
     admin = AdminClient(config)
     answer = admin.list_consumer_group_offsets([ConsumerGroupTopicPartitions(group)])[group].result(30)
     return {(found.topic, found.partition): found.offset for found in answer.topic_partitions if found.offset >= 0}
+
+
+def broker_config(config: Config, broker: int, name: str) -> str | None:
+    """The value that a broker itself says it goes by."""
+    resource = ConfigResource(ConfigResource.Type.BROKER, str(broker))
+    found = AdminClient(config).describe_configs([resource])[resource].result(30)
+    return found[name].value if name in found else None
 
 
 def end_offsets(config: Config, topic: str) -> dict[int, int]:
