@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from typing import Any
 
 import typer
+import yaml
 from kubernetes.aio.config import ConfigException
 from kubernetes.aio.config.kube_config import list_kube_config_contexts
 
@@ -16,9 +17,24 @@ from sluice.kube.client import Kube
 from sluice.kube.errors import KubeError
 
 
+@contextmanager
+def _explained() -> Iterator[None]:
+    """A kubeconfig that isn't there, or can't be used, ends the command with a sentence."""
+    try:
+        yield
+    except (ConfigException, yaml.YAMLError, OSError) as error:
+        typer.echo(f"no way to Kubernetes: {error} (does kubectl work with this KUBECONFIG?)", err=True)
+        raise typer.Exit(1) from error
+
+
 def current_namespace(context: str | None) -> str:
-    """Namespace of the kubeconfig's context, as kubectl takes it."""
-    contexts, current = list_kube_config_contexts()
+    """Namespace of the kubeconfig's context, as kubectl takes it.
+
+    Raises:
+        typer.Exit: there is no kubeconfig, or it can't be used.
+    """
+    with _explained():
+        contexts, current = list_kube_config_contexts()
     chosen = next((c for c in contexts if c["name"] == context), current) if context else current
     return str(chosen["context"].get("namespace") or "default")
 
@@ -30,11 +46,8 @@ async def kubernetes(context: str | None) -> AsyncIterator[Kube]:
     Raises:
         typer.Exit: there is no kubeconfig, or the API server refuses or doesn't answer.
     """
-    try:
+    with _explained():
         kube = await Kube.connect(context=context, field_manager=CLI_FIELD_MANAGER)
-    except ConfigException as error:
-        typer.echo(f"no way to Kubernetes: {error} (does kubectl work with this KUBECONFIG?)", err=True)
-        raise typer.Exit(1) from error
     try:
         yield kube
     except KubeError as error:
