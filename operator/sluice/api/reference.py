@@ -113,7 +113,9 @@ def _description(field: Mapping[str, Any]) -> str:
 def _rules(schema: Mapping[str, Any], spec: Mapping[str, Any]) -> list[str]:
     """What admission refuses, in the words that users get; empty without rules."""
     found = list(_messages(spec, "spec"))
-    found += [("metadata", rule["message"]) for rule in schema.get("x-kubernetes-validations", ())]
+    for rule in schema.get("x-kubernetes-validations", ()):  # about the object as a whole: its name, unless said
+        about = "spec" if rule.get("fieldPath", "").startswith(".spec") else "metadata"
+        found.append((about, rule["message"]))
     if not found:
         return []
     return ["## Refused at admission", "", *(f"- `{path}`: {message}" for path, message in found), ""]
