@@ -13,9 +13,10 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any, Final
 
+from sluice.api.base import Reason
 from sluice.api.replay import ReplayPlan
 from sluice.kafka.admin import KafkaAdmin
-from sluice.kafka.errors import KafkaUnreachableError, check
+from sluice.kafka.errors import KafkaRefusedError, KafkaUnreachableError, check
 from sluice.plan.observed import NewTopic, TopicPartition
 from sluice.plan.replay import as_json
 from sluice.replay.batch import split
@@ -42,22 +43,33 @@ _PLACE: Final = TopicPartition(TOPIC, 0)
 _COPIES: Final = 3
 _FETCH_BYTES: Final = 4 * 1024 * 1024
 _MAX_ENTRY: Final = 8 * 1024 * 1024
-_CONFIG: Final = (("cleanup.policy", "compact"), ("max.message.bytes", str(_MAX_ENTRY)), ("retention.ms", "-1"))
+_POLICY: Final = "cleanup.policy"
+_CONFIG: Final = (
+    (_POLICY, "compact"),
+    ("max.message.bytes", str(_MAX_ENTRY)),
+    ("retention.ms", "-1"),
+    ("unclean.leader.election.enable", "false"),
+)
 
 
 class LedgerState(StrEnum):
-    """How far a replay has come, as far as it matters for doing it once."""
+    """How far a replay has come, as far as it matters for doing it once: in this order, and never back."""
 
     PLANNED = "planned"
     """The plan is frozen; start positions may not be committed yet, and no worker has run."""
     STARTED = "started"
     """Start positions are committed: from now on a missing one is a loss."""
+    LOST = "lost"
+    """A committed position can't be trusted any more: whoever goes on may copy records twice."""
     COMPLETED = "completed"
 
 
 @dataclass(frozen=True)
 class LedgerEntry:
-    """A replay's line. ``uid`` is the object that wrote it; counts are those at completion."""
+    """A replay's line. ``uid`` is the object that wrote it; counts are those at completion.
+
+    ``max_batch_bytes`` is the target's limit at planning, for the record; workers are given the present one.
+    """
 
     key: str
     state: LedgerState
@@ -67,6 +79,11 @@ class LedgerEntry:
     at: str
     records: int = 0
     bytes: int = 0
+
+    @property
+    def record_key(self) -> str:
+        """Key in the topic. Each state has its own, so that a stale write of an earlier one takes nothing back."""
+        return _record_key(self.state, self.key)
 
     def to_json(self) -> str:
         """As it stands in the topic."""
@@ -105,6 +122,10 @@ class LedgerEntry:
             raise ValueError(f"the ledger's entry {key} lacks {error}") from error
 
 
+def _record_key(state: LedgerState, key: str) -> str:
+    return f"{state.value}:{key}"
+
+
 class Ledger:
     """The ledger of one cluster. Only the leading operator writes to it."""
 
@@ -114,7 +135,7 @@ class Ledger:
         self._fence = fence
 
     async def read(self, key: str) -> LedgerEntry | None:
-        """The last entry of a replay, or None.
+        """The entry of a replay's highest state, or None.
 
         Raises:
             KafkaUnreachableError: it can't be read now.
@@ -123,23 +144,22 @@ class Ledger:
         topics = await self._admin.describe_topics([TOPIC])
         if TOPIC not in topics:
             return None
-        found: bytes | None = None
-        wanted = key.encode()
-        for record_key, value in await self._scan(topics[TOPIC].id):
-            if record_key == wanted:
-                found = value
-        return None if found is None else LedgerEntry.from_json(key, found.decode())
+        last = dict(await self._scan(topics[TOPIC].id))
+        for state in reversed(LedgerState):
+            if value := last.get(_record_key(state, key).encode()):
+                return LedgerEntry.from_json(key, value.decode())
+        return None
 
     async def write(self, entry: LedgerEntry) -> None:
         """Write an entry; it is there when this returns.
 
         Raises:
             KafkaUnreachableError: whether it was written isn't known.
+            KafkaRefusedError: the topic is one in which it may get lost.
         """
         topic_id = await self._ensure()
-        record = Record(0, int(time.time() * 1000), content_of(entry.key.encode(), entry.to_json().encode()))
+        record = Record(0, int(time.time() * 1000), content_of(entry.record_key.encode(), entry.to_json().encode()))
         ((batch, _),) = write_batches([record], 0, _MAX_ENTRY, TOPIC)
-        self._fence()
         try:
             cluster = await self._open(topic_id)
             try:
@@ -149,6 +169,7 @@ class Ledger:
                 request = produce_request(
                     version, None, [(topic, [BatchToSend(0, batch)])], int(REQUEST_SECONDS * 1000)
                 )
+                self._fence()  # only now: connecting may have taken longer than the Lease lasts
                 (answer,) = produce_response(await connection.send(PRODUCE, version, request, REQUEST_SECONDS), version)
                 check(answer.error, f"writing to {TOPIC}", answer.message)
             finally:
@@ -161,13 +182,23 @@ class Ledger:
         topics = await self._admin.describe_topics([TOPIC])
         if TOPIC not in topics:
             brokers = (await self._admin.describe_cluster()).active_brokers
-            made = await self._admin.create_topics([NewTopic(TOPIC, 1, min(_COPIES, len(brokers)), _CONFIG)])
+            copies = min(_COPIES, len(brokers))
+            in_sync = ("min.insync.replicas", str(max(1, copies - 1)))
+            made = await self._admin.create_topics([NewTopic(TOPIC, 1, copies, (*_CONFIG, in_sync))])
             problem = made.get(TOPIC)
             if problem is not None and problem.code != "TOPIC_ALREADY_EXISTS":
                 raise problem
             topics = await self._admin.describe_topics([TOPIC])
-        if TOPIC not in topics:
+        configs = await self._admin.describe_topic_configs({TOPIC: [_POLICY]})
+        if TOPIC not in topics or TOPIC not in configs:
             raise KafkaUnreachableError(f"topic {TOPIC} was made, and brokers don't know it yet")
+        # It isn't put right here: what has been forgotten by now, only a person can judge.
+        if (policy := configs[TOPIC][_POLICY].value) != "compact":
+            raise KafkaRefusedError(
+                Reason.KAFKA_REFUSED,
+                f"topic {TOPIC} has {_POLICY}={policy}, so it may have forgotten replays that were done, and those"
+                f" would be done again: look which are missing in it, then set {_POLICY}=compact",
+            )
         return topics[TOPIC].id
 
     async def _open(self, topic_id: str) -> ReplayCluster:
