@@ -14,7 +14,8 @@ _PLAN_FOLDER: Final = "/plan"
 _CREDENTIALS_FOLDER: Final = "/credentials"
 _FINAL_EXIT_CODES: Final = (2, 11, 12, 13)
 """Worker exit codes that another try wouldn't change (``sluice.replay.errors.ExitCode``)."""
-_FENCED_EXIT_CODE: Final = 10
+_FAULTLESS_EXIT_CODES: Final = (10, 15)
+"""Another worker took over, or somebody asked it to stop: no try is used up."""
 _LONGEST_NAME: Final = 52
 
 
@@ -73,7 +74,7 @@ def worker_job(objects: ReplayObjects, image: str, shards: int, backoff_limit: i
         "podFailurePolicy": {
             "rules": [
                 {"action": "FailJob", "onExitCodes": {"operator": "In", "values": list(_FINAL_EXIT_CODES)}},
-                {"action": "Ignore", "onExitCodes": {"operator": "In", "values": [_FENCED_EXIT_CODE]}},
+                {"action": "Ignore", "onExitCodes": {"operator": "In", "values": list(_FAULTLESS_EXIT_CODES)}},
                 {"action": "Ignore", "onPodConditions": [{"type": "DisruptionTarget", "status": "True"}]},
             ]
         },

@@ -27,8 +27,14 @@ def test_what_another_try_would_not_change_ends_the_job_at_once() -> None:
     final = {ExitCode.BAD_PLAN, ExitCode.POSITION_LOST, ExitCode.RANGE_LOST, ExitCode.REFUSED}
     assert {tuple(r["onExitCodes"]["values"]): r["action"] for r in rules if "onExitCodes" in r} == {
         tuple(sorted(int(code) for code in final)): "FailJob",
-        (int(ExitCode.FENCED),): "Ignore",
+        (int(ExitCode.FENCED), int(ExitCode.STOPPED)): "Ignore",
     }
+
+
+def test_a_pod_that_had_to_go_is_no_failure_of_the_replay() -> None:
+    rules = worker_job(OBJECTS, "image", 1, 6)["spec"]["podFailurePolicy"]["rules"]
+    disrupted = {"action": "Ignore", "onPodConditions": [{"type": "DisruptionTarget", "status": "True"}]}
+    assert disrupted in rules
 
 
 def test_everything_goes_with_its_owner_and_the_plan_can_not_change() -> None:
