@@ -11,7 +11,6 @@ from sluice.engine.cluster_roll import pod_health, why_stale
 from sluice.manifests import labels
 from sluice.plan.rollout import Health
 
-
 NOW = datetime(2026, 11, 24, tzinfo=UTC)
 
 
