@@ -15,7 +15,7 @@ from sluice.engine.batching import confirm, each
 from sluice.engine.finalizers import hold
 from sluice.engine.reconciler import Context
 from sluice.kafka.admin import KafkaAdmin
-from sluice.kafka.errors import KafkaError
+from sluice.kafka.errors import KafkaError, KafkaRefusedError
 from sluice.plan.observed import ClusterDescription, TopicDescription, TopicPartition
 from sluice.plan.topic import (
     ObservedTopic,
@@ -57,10 +57,8 @@ async def observe(admin: KafkaAdmin, topics: Sequence[Topic]) -> Observation:
     existing = [topic for topic in topics if kafka_name(topic) in found]
     wanted = {kafka_name(topic): config_keys(topic.spec, topic.status.config_keys) for topic in existing}
     configs = await admin.each_topic_config({name: keys for name, keys in wanted.items() if keys})
-    moving: dict[str, set[int]] = {}
-    if any(_was_moving(topic) or may_be_moving(topic.spec, found[kafka_name(topic)]) for topic in existing):
-        for place in await admin.list_reassignments():
-            moving.setdefault(place.topic, set()).add(place.partition)
+    suspects = any(_was_moving(topic) or may_be_moving(topic.spec, found[kafka_name(topic)]) for topic in existing)
+    moving = await _moving(admin) if suspects else {}
     written = await _written(admin, existing, found)
     observation = Observation(cluster)
     for topic in topics:
@@ -75,6 +73,17 @@ async def observe(admin: KafkaAdmin, topics: Sequence[Topic]) -> Observation:
             written=written.get(name),
         )
     return observation
+
+
+async def _moving(admin: KafkaAdmin) -> dict[str, set[int]]:
+    """Partitions that are being moved, by topic."""
+    moving: dict[str, set[int]] = {}
+    try:
+        for place in await admin.list_reassignments():
+            moving.setdefault(place.topic, set()).add(place.partition)
+    except KafkaRefusedError as error:  # who asks for a move hears of it; others need no such right
+        logger.warning("whether partitions are being moved isn't known: %s", error)
+    return moving
 
 
 def _was_moving(topic: Topic) -> bool:

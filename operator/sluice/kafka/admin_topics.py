@@ -150,7 +150,10 @@ class TopicAdmin(Channel):
                 topics=[item(name=name, partitions=partitions) for name, partitions in by_topic.items()],
             )
             response = await self.write(request, "reassign partitions")
-            check(response.error_code, "reassign partitions", response.error_message)
+            if response.error_code:
+                error = from_code(response.error_code, "reassign partitions", response.error_message)
+                results |= {place: error for place, _ in chunk}
+                continue
             for topic in response.responses:
                 for partition in topic.partitions:
                     place = TopicPartition(topic.name, partition.partition_index)

@@ -87,6 +87,7 @@ class MemoryKafka:
     offsets: dict[str, dict[TopicPartition, int]] = field(default_factory=dict)
     groups: dict[str, GroupDescription] = field(default_factory=dict)
     refused: dict[str, KafkaError] = field(default_factory=dict)
+    cluster_refused: KafkaError | None = None
     settings: Any = field(default_factory=lambda: SimpleNamespace(own_names=frozenset({"admin"})))
     silent: bool = False
     asked: Counter[str] = field(default_factory=Counter)
@@ -178,11 +179,15 @@ class MemoryKafka:
 
     async def reassign(self, moves: Mapping[TopicPartition, Sequence[int]]) -> dict[TopicPartition, KafkaError | None]:
         self._count("reassign")
+        if self.cluster_refused is not None:
+            return dict.fromkeys(moves, self.cluster_refused)
         self.moving |= {place: Reassignment(tuple(to), (), ()) for place, to in moves.items()}
         return dict.fromkeys(moves)
 
     async def list_reassignments(self) -> dict[TopicPartition, Reassignment]:
         self._count("list_reassignments")
+        if self.cluster_refused is not None:
+            raise self.cluster_refused
         return dict(self.moving)
 
     async def delete_topics(self, topics: Mapping[str, str]) -> dict[str, KafkaError | None]:

@@ -119,6 +119,15 @@ async def test_a_topic_is_not_ready_while_replicas_are_copied(world: World) -> N
     assert world.kafka.asked["list_reassignments"] == 0
 
 
+async def test_who_may_not_move_replicas_can_still_have_topics(world: World) -> None:
+    world.kafka.add_topic("narrow")
+    world.kafka.cluster_refused = refusal("CLUSTER_AUTHORIZATION_FAILED")
+    narrow, plain = topic(world, "narrow", replicas=2), topic(world, "plain")
+    results = await world.reconcile(narrow, plain)
+    assert isinstance(results[narrow], KafkaRefusedError)
+    assert isinstance(results[plain], Outcome)
+
+
 # Configuration
 
 

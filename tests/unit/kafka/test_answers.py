@@ -40,6 +40,8 @@ class Canned(KafkaAdmin):
             raise answer
         return answer
 
+    write = read
+
     async def version_of(self, request: type[ApiMessage]) -> int:
         return 9
 
@@ -143,6 +145,13 @@ async def test_a_group_that_we_may_not_see_leaves_the_others() -> None:
         "secret": "GROUP_AUTHORIZATION_FAILED",
         "half": "GROUP_AUTHORIZATION_FAILED",
     }
+
+
+async def test_a_move_that_we_may_not_ask_for_is_refused_partition_by_partition() -> None:
+    admin = Canned({"AlterPartitionReassignments": thing(error_code=31, error_message=None, responses=[])})
+    place = TopicPartition("a", 0)
+    (error,) = (await admin.reassign({place: [1]})).values()
+    assert isinstance(error, KafkaRefusedError)
 
 
 async def test_groups_of_the_new_protocols_are_not_taken_for_dead() -> None:
