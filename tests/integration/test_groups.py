@@ -15,6 +15,7 @@ from confluent_kafka import TopicPartition as ConfluentPartition
 
 from sluice.api.base import Reason
 from sluice.engine.errors import UserError
+from sluice.kube.errors import KubeError
 from sluice.plan.observed import NewTopic, TopicPartition
 from tests.integration.support.world import World, world
 from tests.support.kafka import KafkaCluster
@@ -75,9 +76,11 @@ async def committed(here: World, group: str) -> dict[TopicPartition, int]:
 
 
 @contextmanager
-def member(kafka: KafkaCluster, group: str, name: str) -> Iterator[Consumer]:
+def member(kafka: KafkaCluster, group: str, name: str, **config: Any) -> Iterator[Consumer]:
     """A member that consumes nothing and commits nothing."""
-    consumer = Consumer({"bootstrap.servers": kafka.bootstrap, "group.id": group, "enable.auto.commit": False})
+    consumer = Consumer(
+        {"bootstrap.servers": kafka.bootstrap, "group.id": group, "enable.auto.commit": False, **config}
+    )
     consumer.subscribe([name])
     end = time.monotonic() + 20
     while not consumer.assignment():
@@ -128,10 +131,13 @@ async def test_partitions_added_later_start_at_their_beginning(here: World, kafk
     assert metric(here, "sluice_consumer_group_lag_records", name, 1) == 3
 
 
-async def test_a_group_with_members_is_left_to_them(here: World, kafka: KafkaCluster) -> None:
-    name = f"busy-{here.namespace}"
+@pytest.mark.parametrize("protocol", ["classic", "consumer"])
+async def test_a_group_with_members_is_left_to_them(here: World, kafka: KafkaCluster, protocol: str) -> None:
+    name = f"busy-{protocol}-{here.namespace}"
     await topic(here, name)
-    with member(kafka, name, name):
+    with member(kafka, name, name, **{"group.protocol": protocol}):
+        described = (await here.admin.describe_groups([name]))[name]
+        assert (described.protocol_type, described.empty) == ("consumer", False)
         key = await here.apply("ConsumerGroup", name, {"topics": [name]})
         await here.settle(key)
         assert await committed(here, name) == {}
@@ -174,6 +180,37 @@ async def test_lag_is_records_and_the_age_of_the_oldest_unread_one(here: World, 
     assert metric(here, "sluice_consumer_group_lag_seconds", name, 0) == pytest.approx(3600, abs=1)
     assert await here.condition(key, "LagWithinObjective") == ("True", "WithinObjective")
     assert await here.condition(key) == ("True", "Ready")
+
+
+async def test_a_position_that_the_topic_does_not_have_is_told(here: World, kafka: KafkaCluster) -> None:
+    name = f"astray-{here.namespace}"
+    await topic(here, name, 1)
+    await asyncio.to_thread(produce, kafka, name, 2, int(here.now.timestamp() * 1000))
+    await here.admin.alter_group_offsets(name, {TopicPartition(name, 0): 100})
+    key = await here.apply("ConsumerGroup", name, {"topics": [name], "lagObjective": {"maxRecords": 5}})
+    await here.settle(key)
+    assert await here.condition(key, "LagWithinObjective") == ("Unknown", "PositionOutOfRange")
+    assert metric(here, "sluice_consumer_group_lag_records", name, 0) is None
+
+
+async def test_a_group_that_stands_before_the_mark_of_a_transaction_is_as_old_as_what_follows(
+    here: World, kafka: KafkaCluster
+) -> None:
+    name = f"mark-{here.namespace}"
+    await topic(here, name, 1)
+    now_ms = int(here.now.timestamp() * 1000)
+    await asyncio.to_thread(produce, kafka, name, 2, now_ms - 2 * HOUR_MS, 0, **{"transactional.id": name})
+    await asyncio.to_thread(produce, kafka, name, 1, now_ms - HOUR_MS)
+    await here.admin.alter_group_offsets(name, {TopicPartition(name, 0): 2})
+    key = await here.apply("ConsumerGroup", name, {"topics": [name]})
+    await here.settle(key)
+    assert metric(here, "sluice_consumer_group_lag_records", name, 0) == 1
+    assert metric(here, "sluice_consumer_group_lag_seconds", name, 0) == pytest.approx(3600, abs=1)
+
+
+async def test_a_group_of_what_can_not_be_a_topic_is_refused(here: World) -> None:
+    with pytest.raises(KubeError, match="the name of a topic has a character"):
+        await here.apply("ConsumerGroup", "wrong", {"topics": ["fine", "not fine"]})
 
 
 async def test_the_mark_at_the_end_of_a_transaction_is_no_lag(here: World, kafka: KafkaCluster) -> None:

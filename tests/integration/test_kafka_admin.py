@@ -117,6 +117,25 @@ async def test_offsets_of_groups_are_set_read_and_deleted(admin: KafkaAdmin) -> 
     assert await admin.list_group_offsets({"reader": None}) == {"reader": {}}
 
 
+async def test_a_name_that_is_none_does_not_hide_the_others(admin: KafkaAdmin) -> None:
+    await made_topic(admin, "named")
+    answers = await admin.each_topic(["named", "not named", "unknown"])
+    assert (list(answers.found), list(answers.errors)) == (["named"], ["not named"])
+
+
+async def test_topics_are_deleted_by_id(admin: KafkaAdmin) -> None:
+    await made_topic(admin, "kept")
+    await made_topic(admin, "gone")
+    found = await admin.describe_topics(["kept", "gone"])
+    results = await admin.delete_topics({"kept": "AAAAAAAAAAAAAAAAAAAAAQ", "gone": found["gone"].id})
+    assert results == {"kept": None, "gone": None}
+
+    async def only_kept() -> bool:
+        return list(await admin.describe_topics(["kept", "gone"])) == ["kept"]
+
+    await eventually(only_kept)
+
+
 async def test_disks_are_described(admin: KafkaAdmin) -> None:
     await made_topic(admin, "disk", 2)
 

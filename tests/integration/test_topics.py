@@ -12,10 +12,12 @@ from confluent_kafka import Producer
 
 from sluice.api.base import Reason
 from sluice.api.objects import Key
-from sluice.engine import topic as topic_engine
+from sluice.engine import topic_scan
 from sluice.engine.errors import UserError, WaitingError
 from sluice.engine.reconciler import Outcome
+from sluice.engine.topic import TopicReconciler
 from sluice.kafka.errors import KafkaRefusedError, KafkaUnreachableError
+from sluice.kube.errors import KubeError
 from sluice.plan.observed import NewTopic
 from tests.integration.support.world import World, world
 from tests.support.kafka import KafkaCluster, start_cluster
@@ -120,6 +122,28 @@ async def _partitions(here: World, name: str, count: int) -> bool:
     return len((await here.admin.describe_topics([name]))[name].partitions) == count
 
 
+async def test_a_refused_increase_can_be_taken_back_but_no_partition(here: World, kafka: KafkaCluster) -> None:
+    key = await here.apply("Topic", "back", {"partitions": 2, "replicas": 1})
+    await here.settle(key)
+    await asyncio.to_thread(produce, kafka, "back")
+    await here.apply("Topic", "back", {"partitions": 8, "replicas": 1})
+    assert isinstance((await here.reconcile(key))[key], UserError)
+    await here.apply("Topic", "back", {"partitions": 2, "replicas": 1})
+    await here.settle(key)
+    assert await here.condition(key) == ("True", "Ready")
+    with pytest.raises(KubeError, match="partitions can't be lowered below what the topic has"):
+        await here.apply("Topic", "back", {"partitions": 1, "replicas": 1})
+
+
+@pytest.mark.parametrize(
+    ("name", "spec"), [("sluice-mine", {}), ("mine", {"topicName": "sluice-mine"}), ("mine", {"topicName": "__mine"})]
+)
+async def test_names_of_kafkas_and_our_own_topics_are_refused(here: World, name: str, spec: dict[str, str]) -> None:
+    with pytest.raises(KubeError, match="can't start with"):
+        await here.apply("Topic", name, {"replicas": 1, **spec})
+    await here.apply("Topic", "sluice-fan", {"replicas": 1, "topicName": "fan"})
+
+
 async def test_more_replicas_than_brokers_waits_and_says_so(here: World) -> None:
     key = await here.apply("Topic", "wide", {"replicas": 3})
     waiting = (await here.reconcile(key))[key]
@@ -167,7 +191,8 @@ async def test_deletion_keeps_the_topic_unless_asked(here: World) -> None:
     assert (await here.body(gone))["metadata"]["finalizers"] == ["sluice.dev/topic"]
     await here.delete(kept)
     await here.delete(gone)
-    await here.settle(kept, gone)
+    await here.settle(kept)
+    await here.settle(gone)
     assert await here.kube.list("sluice.dev/v1alpha1", "Topic", here.namespace) == []
     await eventually(lambda: _only(here, {"kept"}, {"kept", "gone"}))
 
@@ -201,7 +226,7 @@ async def test_an_object_deleted_behind_our_back_makes_no_topic(here: World) -> 
     key = await here.apply("Topic", "ghost", {"replicas": 1})
     await here.watch()
     await here.delete(key)
-    reconciler = topic_engine.TopicReconciler(here.context)
+    reconciler = TopicReconciler(here.context)
     reconciler.lane(key)
     result = (await reconciler.reconcile([key]))[key]
     assert isinstance(result, WaitingError)
@@ -242,22 +267,29 @@ async def test_a_thousand_topics_take_a_handful_of_requests(
     assert here.writes() - before == MANY
 
     # The scan: nothing differs, so nothing is decoded; then one topic was changed by hand.
-    monkeypatch.setattr(topic_engine, "SCAN_SECONDS", 0.0)
-    reconciler = topic_engine.TopicReconciler(here.context)
+    monkeypatch.setattr(topic_scan, "SCAN_SECONDS", 0.0)
+    reconciler = TopicReconciler(here.context)
     scout = min(keys)
     reconciler.lane(scout)
+
+    async def scan() -> None:
+        here.woken.clear()
+        await asyncio.sleep(0.01)
+        assert here.woken
+        await reconciler.reconcile([scout])
+
     await reconciler.reconcile([scout])
-    await reconciler.reconcile([scout])
+    await scan()
     here.kafka_requests.clear()
     started, used = time.monotonic(), time.process_time()
-    await reconciler.reconcile([scout])
+    await scan()
     print(f"scan: {time.monotonic() - started:.3f} s, {time.process_time() - used:.3f} s CPU,", end=" ")
     print(f"Kafka requests {dict(here.kafka_requests)}")
     assert here.kafka_requests == {"Metadata": 1, "DescribeConfigs": 1}
     drifted = keys[700].name
     await here.admin.alter_topic_configs({drifted: {"retention.ms": "1"}})
     await eventually(lambda: _is(here, drifted, "retention.ms", ("1", True)))
-    await reconciler.reconcile([scout])
+    await scan()
     await eventually(lambda: _is(here, drifted, "retention.ms", ("60000", True)))
 
 

@@ -323,6 +323,45 @@ async def test_a_secret_of_somebody_else_is_left_alone(here: World) -> None:
     assert await here.secret("taken") == {"precious": "data"}
 
 
+async def test_a_principal_that_somebody_else_made_is_taken_over_only_with_consent(here: World) -> None:
+    await here.admin.upsert_scram("settled", "former", "SCRAM-SHA-256")
+    by_hand = AclBinding("Topic", "orders", "Literal", "User:settled", "*", "TwoPhaseCommit", "Allow")
+    by_hand = by_hand._replace(resource="TransactionalId")
+    await here.admin.create_acls([by_hand])
+
+    async def there() -> bool:
+        return bool(await here.admin.describe_scram(["settled"])) and by_hand in await here.admin.describe_acls()
+
+    await eventually(there)
+    spec = {"authentication": "SCRAM-SHA-512", "acls": READ}
+    key = await here.apply("User", "settled", spec)
+    result = (await here.reconcile(key))[key]
+    assert isinstance(result, UserError)
+    assert result.reason is Reason.CONFLICT
+    assert "passwords (SCRAM) and ACLs" in result.message
+    assert await here.secret("settled-kafka") is None
+    assert await here.admin.describe_acls("User:settled") == {by_hand}
+    await here.apply("User", "settled", {**spec, "adoptExisting": True})
+    await here.settle(key)
+
+    async def taken() -> bool:
+        acls = {acl.operation for acl in await here.admin.describe_acls("User:settled")}
+        scram = await here.admin.describe_scram(["settled"])
+        return acls == {"Read", "Describe"} and scram == {"settled": frozenset({"SCRAM-SHA-512"})}
+
+    await eventually(taken)
+
+
+async def test_the_secret_can_be_renamed_and_the_password_stays(here: World) -> None:
+    key = await here.apply("User", "mover", {"authentication": "SCRAM-SHA-512"})
+    await here.settle(key)
+    before = await here.secret("mover-kafka")
+    await here.apply("User", "mover", {"authentication": "SCRAM-SHA-512", "secretName": "elsewhere"})
+    await here.settle(key)
+    assert await here.secret("elsewhere") == before
+    assert await here.secret("mover-kafka") is None
+
+
 async def test_one_principal_has_one_user(here: World) -> None:
     first = await here.apply("User", "a", {"userName": "same"})
     await here.settle(first)
