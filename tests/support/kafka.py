@@ -155,12 +155,13 @@ def start_cluster(
     config: Mapping[str, str] | None = None,
     tls: bool = False,
     scram: Mapping[str, str] | None = None,
+    features: Mapping[str, int] | None = None,
 ) -> KafkaCluster:
     """Format and start ``brokers`` combined nodes (ids from 0) and wait until all of them serve.
 
     ``config`` goes over the settings below, in every node. ``tls`` adds the listeners TLS and SCRAM with certificates
-    of a CA of their own; ``scram`` are users (name → password) that exist from the start. Without an authorizer in
-    ``config`` everybody may do everything.
+    of a CA of their own; ``scram`` are users (name → password) that exist from the start. ``features`` are levels other
+    than the version's own (``transaction.version``). Without an authorizer in ``config`` everybody may do everything.
     """
     listeners = ["PLAINTEXT", "CONTROLLER", *(["TLS", "SCRAM"] if tls else [])]
     nodes = {
@@ -177,6 +178,8 @@ def start_cluster(
         node.properties.write_text("".join(f"{key}={value}\n" for key, value in settings.items()))
         command = [*java(version), "kafka.tools.StorageTool", "format", "--config", str(node.properties)]
         command += ["--cluster-id", cluster.cluster_id, "--initial-controllers", voters]
+        for feature, level in (features or {}).items():
+            command += ["--feature", f"{feature}={level}"]
         for name, password in (scram or {}).items():
             command += ["--add-scram", f"SCRAM-SHA-512=[name={name},password={password}]"]
         formats.append(Process(command, node.folder / "format.log"))
