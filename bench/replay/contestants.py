@@ -69,7 +69,7 @@ def limit(bootstrap: str, source: str, target: str) -> float:
         ends = await admin.stable_offsets(places)
         await admin.close()
         host, _, port = bootstrap.rpartition(":")
-        connection = await Connection.open(host, int(port), ConnectionSettings((bootstrap,)))
+        connection = await Connection.open(host, int(port), lambda: ConnectionSettings((bootstrap,)))
         queues: dict[int, deque[memoryview]] = {place.partition: deque() for place in places}
         for place in places:
             position = 0

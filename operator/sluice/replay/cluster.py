@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterable
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Final
 
 from kafka.protocol.metadata import CoordinatorType, FindCoordinatorRequest, MetadataRequest
@@ -34,13 +35,13 @@ class ReplayCluster:
         self._connections: dict[tuple[int, str], Connection] = {}
         self._bootstrap: Connection | None = None
         self._coordinators: dict[tuple[int, str], int] = {}
-        self._opening = asyncio.Lock()
+        self._opening: dict[tuple[int, str], asyncio.Lock] = defaultdict(asyncio.Lock)
         self.leaders: dict[TopicPartition, int] = {}
 
     @property
-    def features(self) -> dict[str, int]:
+    def features(self) -> Mapping[str, int]:
         """Finalised feature levels, as the first broker told them."""
-        return dict(self._bootstrap.features) if self._bootstrap else {}
+        return self._bootstrap.features if self._bootstrap else {}
 
     async def start(self) -> None:
         """Connect to the first bootstrap server that answers.
@@ -49,12 +50,11 @@ class ReplayCluster:
             KafkaUnreachableError: none does.
             KafkaRefusedError: the credentials aren't accepted.
         """
-        settings = self._settings()
         problems = []
-        for server in settings.bootstrap_servers:
+        for server in self._settings().bootstrap_servers:
             host, _, port = server.rpartition(":")
             try:
-                self._bootstrap = await Connection.open(host.strip("[]"), int(port), settings)
+                self._bootstrap = await Connection.open(host.strip("[]"), int(port), self._settings)
             except KafkaUnreachableError as error:
                 problems.append(str(error))
             else:
@@ -73,7 +73,7 @@ class ReplayCluster:
             topics=[MetadataRequest.MetadataRequestTopic(name=name) for name in ids], allow_auto_topic_creation=False
         )
         response = await self._first().call(request)
-        self._addresses = {broker.node_id: (broker.host, broker.port) for broker in response.brokers}
+        self._addresses |= {broker.node_id: (broker.host, broker.port) for broker in response.brokers}
         for topic in response.topics:
             what = f"topic {topic.name} of the {self._role} cluster"
             if topic.error_code in _UNKNOWN_TOPIC:
@@ -106,12 +106,12 @@ class ReplayCluster:
 
     async def broker(self, node: int, purpose: str) -> Connection:
         """The connection to a broker; requests of different ``purpose`` don't wait for one another."""
-        async with self._opening:
+        async with self._opening[node, purpose]:
             connection = self._connections.get((node, purpose))
             if connection is None or connection.closed:
                 if node not in self._addresses:
                     raise DoubtError(f"broker {node} of the {self._role} cluster has no address")
-                connection = await Connection.open(*self._addresses[node], self._settings())
+                connection = await Connection.open(*self._addresses[node], self._settings)
                 self._connections[node, purpose] = connection
             return connection
 

@@ -110,6 +110,19 @@ def fetch_response(body: memoryview) -> tuple[int, list[FetchedPartition]]:
     return error, found
 
 
+def fetch_throttle(body: memoryview) -> int:
+    """A Fetch response's throttle time in milliseconds.
+
+    Raises:
+        DoubtError: the bytes are no such response.
+    """
+    try:
+        (throttle_ms,) = _INT.unpack_from(body)
+    except struct.error as problem:
+        raise DoubtError(f"a Fetch response can't be read: {problem}") from problem
+    return int(throttle_ms)
+
+
 def produce_request(
     version: int,
     transactional_id: str | None,
@@ -139,7 +152,12 @@ def produce_request(
 
 
 def produce_response(body: memoryview, version: int) -> list[ProducedPartition]:
-    """A Produce response's partitions.
+    """A Produce response's partitions; errors as in ``read_produce_response``."""
+    return read_produce_response(body, version)[1]
+
+
+def read_produce_response(body: memoryview, version: int) -> tuple[int, list[ProducedPartition]]:
+    """A Produce response's throttle time in milliseconds, and its partitions.
 
     Raises:
         DoubtError: the bytes are no such response.
@@ -160,9 +178,10 @@ def produce_response(body: memoryview, version: int) -> list[ProducedPartition]:
                 reader.tags()
                 found.append(ProducedPartition(topic, partition, code, message or next(filter(None, messages), None)))
             reader.tags()
+        (throttle_ms,) = reader.unpack(_INT)
     except (struct.error, IndexError, ValueError) as problem:
         raise DoubtError(f"a Produce response can't be read: {problem}") from problem
-    return found
+    return throttle_ms, found
 
 
 class _Reader:

@@ -7,53 +7,33 @@ the committed position; what makes a SIGKILL safe makes everything else safe.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import time
-import uuid
-from collections import defaultdict
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Mapping
 from typing import Final
 
 from sluice.kafka.connection import ConnectionSettings
-from sluice.kafka.errors import KafkaRefusedError, KafkaUnreachableError, code_name
+from sluice.kafka.errors import KafkaRefusedError, KafkaUnreachableError
 from sluice.plan.observed import TopicPartition
-from sluice.replay.assignment import Assignment
-from sluice.replay.batch import next_sequence, seal
-from sluice.replay.cluster import ReplayCluster, as_doubt, raise_for
-from sluice.replay.encoding import (
-    PRODUCE,
-    PRODUCE_BY_ID,
-    PRODUCE_LOWEST,
-    BatchToSend,
-    produce_request,
-    produce_response,
-)
-from sluice.replay.errors import DeniedError, DoubtError, GaveUpError, RefusedError
-from sluice.replay.partition import PartitionCopy, topic_uuid
+from sluice.replay.assignment import Assignment, Slice, TopicRoute
+from sluice.replay.cluster import ReplayCluster, as_doubt
+from sluice.replay.errors import DoubtError, FencedError, GaveUpError, PositionLostError, ReplayError
+from sluice.replay.partition import PartitionCopy
 from sluice.replay.positions import Counts
-from sluice.replay.selection import Piece, Selection
+from sluice.replay.selection import Selection
 from sluice.replay.source import Source
-from sluice.replay.transaction import CONCURRENT_TRANSACTIONS, Identity, Transactions
-from sluice.replay.wire import REQUEST_SECONDS, Connection
+from sluice.replay.target import Target
+from sluice.replay.together import together
+from sluice.replay.transaction import NOBODY, Identity, Position, Transactions
 
 log = logging.getLogger(__name__)
 
-_IN_FLIGHT: Final = 5
-"""Kafka checks the sequence of at most five batches of a partition in flight."""
-_NOT_ENOUGH_REPLICAS: Final = 19
-"""What brokers say to clients without KIP-890 part 2 for CONCURRENT_TRANSACTIONS (and for what it means, too)."""
-_BUSY_PAUSE: Final = 0.005
-_LONGEST_BUSY_PAUSE: Final = 0.1
-_REFUSALS: Final[dict[int, str]] = {
-    10: "a batch is larger than the target's max.message.bytes, which was lowered since the plan was made; raise it",
-    18: "a batch is larger than a segment of the target; raise its segment.bytes",
-    32: "a timestamp is outside what the target allows; raise its message.timestamp.before.max.ms or after.max.ms",
-    87: "a record isn't accepted: a compacted target needs a key in each record",
-    76: "the target doesn't take this compression",
-    44: "a policy of the target's cluster forbids it",
-}
 _RECOMMIT_SECONDS: Final = 600.0
 """Positions expire from their own commit on, so that those that don't move are committed again from time to time."""
+_ABORT_SECONDS: Final = 5.0
+_SHORTEST_WAIT: Final = 0.001
+_LONGEST_WAIT: Final = 1.0
 
 
 class Session:
@@ -66,7 +46,9 @@ class Session:
         source_settings: Callable[[], ConnectionSettings],
         target_settings: Callable[[], ConnectionSettings],
         on_progress: Callable[[], None],
+        previous: Identity = NOBODY,
     ) -> None:
+        """``previous`` is the identity of this process's former session."""
         self._assignment = assignment
         self._shard = shard
         self._limits = assignment.limits
@@ -75,18 +57,23 @@ class Session:
         self._wake = asyncio.Event()
         self._source_cluster = ReplayCluster(source_settings, "source")
         self._target_cluster = ReplayCluster(target_settings, "target")
+        self._transactions = Transactions(
+            self._target_cluster,
+            assignment.transactional_id(shard),
+            assignment.group,
+            self._limits.transaction_timeout_ms,
+            previous,
+        )
         self._error: Exception | None = None
-        self._in_flight = 0
         self._moved = time.monotonic()
-        self._connections: dict[int, Connection] = {}
-        self._by_leader: dict[int, list[PartitionCopy]] = {}
-        self._by_target: dict[tuple[str | uuid.UUID, int], PartitionCopy] = {}
-        self._transaction_bytes = 0
         self._transaction_start: float | None = None
         self._recommitted = time.monotonic()
-        self._turn = 0
         self.partitions: list[PartitionCopy] = []
-        self.identity: Identity | None = None
+
+    @property
+    def identity(self) -> Identity:
+        """Who we are, for the session after this one."""
+        return self._transactions.identity
 
     @property
     def counts(self) -> Counts:
@@ -98,266 +85,184 @@ class Session:
         self._stop = True
         self._wake.set()
 
-    async def run(self, previous: Identity | None) -> bool:
+    async def run(self) -> bool:
         """Copy to the end; False if stopped before.
-
-        Args:
-            previous: identity of this process's former session.
 
         Raises:
             DoubtError: start another session.
             ReplayError: it can't go on.
         """
-        self.identity = previous
         try:
-            await self._open(previous)
-            fetching = asyncio.create_task(self._source.run())
-            fetching.add_done_callback(self._fetching_ended)
+            await self._open()
             try:
-                return await self._copy()
-            finally:
-                fetching.cancel()
-                await asyncio.gather(fetching, return_exceptions=True)
+                return await self._copy_while_fetching()
+            except FencedError:
+                raise
+            except ReplayError:
+                await self._leave_nothing_open()
+                raise
         except (KafkaUnreachableError, KafkaRefusedError) as error:
             raise as_doubt(error) from error
         finally:
             self._source_cluster.close()
             self._target_cluster.close()
 
-    async def _open(self, previous: Identity | None) -> None:
+    async def _open(self) -> None:
         routes = self._assignment.routes
-        slices = [s for s in self._assignment.slices if s.shard == self._shard]
-        await self._target_cluster.start()
-        await self._source_cluster.start()
-        await self._target_cluster.load((r.target, r.target_id) for r in routes)
-        await self._source_cluster.load((r.source, r.source_id) for r in routes)
-        self._transactions = Transactions(
-            self._target_cluster,
-            self._assignment.transactional_id(self._shard),
-            self._assignment.group,
-            self._limits.transaction_timeout_ms,
-        )
+        await together(self._source_cluster.start(), self._target_cluster.start())
         # The order is what makes it exact: first nobody else can write or commit, then the position is read.
-        await self._transactions.start(previous)
-        self.identity = self._transactions.identity
+        await together(
+            self._transactions.start(),
+            self._source_cluster.load((r.source, r.source_id) for r in routes),
+            self._target_cluster.load((r.target, r.target_id) for r in routes),
+        )
+        slices = [s for s in self._assignment.slices if s.shard == self._shard]
         committed = await self._transactions.positions(
             TopicPartition(routes[s.topic].positions, s.partition) for s in slices
         )
-        for s in slices:
-            route = routes[s.topic]
-            position = committed[TopicPartition(route.positions, s.partition)]
-            source = TopicPartition(route.source, s.partition)
-            selection = Selection(
-                s.end, self._assignment.from_ms, self._assignment.to_ms, route.max_batch_bytes, str(source)
-            )
-            self.partitions.append(
-                PartitionCopy(
-                    route=route,
-                    source=source,
-                    target=TopicPartition(route.target, s.partition),
-                    committed_as=TopicPartition(route.positions, s.partition),
-                    selection=selection,
-                    position=position.offset,
-                    counts=position.counts,
-                    committed=position.offset,
-                    fetch_offset=position.offset,
-                )
-            )
-        await self._connect_target()
+        self.partitions += [self._partition(routes[s.topic], s, committed) for s in slices]
         self._source = Source(self._source_cluster, self.partitions, self._limits, self._fetched)
+        self._target = Target(self._target_cluster, self.partitions, self._transactions, self._limits, self._answered)
+        await self._target.connect()
 
-    async def _connect_target(self) -> None:
-        by_leader: dict[int, list[PartitionCopy]] = defaultdict(list)
-        for partition in self.partitions:
-            if not partition.done:
-                by_leader[self._target_cluster.leader(partition.target)].append(partition)
-        for node in by_leader:
-            connection = self._connections[node] = await self._target_cluster.broker(node, "produce")
-            if self._transactions.produce_version(connection.api_versions) < PRODUCE_LOWEST:
-                raise DeniedError(
-                    f"{connection.address} runs a Kafka that Sluice doesn't replay to; it needs 3.1 or newer"
-                )
-        self._by_leader = dict(by_leader)
-        for partition in self.partitions:
-            self._by_target[partition.target.topic, partition.target.partition] = partition
-            self._by_target[topic_uuid(partition.route.target_id), partition.target.partition] = partition
+    def _partition(self, route: TopicRoute, s: Slice, committed: Mapping[TopicPartition, Position]) -> PartitionCopy:
+        committed_as = TopicPartition(route.positions, s.partition)
+        position = committed[committed_as]
+        if not s.start <= position.offset <= s.end:
+            raise PositionLostError(
+                f"group {self._assignment.group} stands at offset {position.offset} of {committed_as}, outside of the"
+                f" range from {s.start} to {s.end} that is copied: somebody moved it. Find out how far the target is,"
+                " and make another ReplayJob from there"
+            )
+        source = TopicPartition(route.source, s.partition)
+        return PartitionCopy(
+            route=route,
+            source=source,
+            target=TopicPartition(route.target, s.partition),
+            committed_as=committed_as,
+            selection=Selection(
+                s.end, self._assignment.from_ms, self._assignment.to_ms, route.max_batch_bytes, str(source)
+            ),
+            position=position.offset,
+            counts=position.counts,
+            committed=position.offset,
+            fetch_offset=position.offset,
+        )
 
     # -- copying ------------------------------------------------------------------------------------------------------
 
+    async def _copy_while_fetching(self) -> bool:
+        fetching = asyncio.create_task(self._source.run())
+        fetching.add_done_callback(self._fetching_ended)
+        try:
+            return await self._copy()
+        finally:
+            fetching.cancel()
+            await asyncio.gather(fetching, return_exceptions=True)
+
     async def _copy(self) -> bool:
         while True:
-            if self._error is not None:
-                raise self._error
-            self._check_stall()
+            self._check()
             self._wake.clear()
             finished = all(p.done for p in self.partitions)
             closing = self._stop or finished or self._full()
             if not closing:
-                await self._join()
-                self._dispatch()
+                await self._target.send()
+                self._start_clock()
                 closing = self._full()
-            if closing and not self._in_flight:
+            if closing:
                 await self._commit()
                 if finished or self._stop:
                     return finished
                 continue
-            await self._wait()
+            await self._wait(self._time_left())
+
+    def _start_clock(self) -> None:
+        """From the first move on; positions that moved without anything to write (markers, records left out), too."""
+        if self._transaction_start is None and any(p.dirty for p in self.partitions):
+            self._transaction_start = time.monotonic()
 
     def _full(self) -> bool:
         if self._transaction_start is None:
-            return time.monotonic() - self._recommitted > _RECOMMIT_SECONDS
+            return self._recommit_due()
         age = time.monotonic() - self._transaction_start
-        return self._transaction_bytes >= self._limits.transaction_bytes or age * 1000 >= self._limits.transaction_ms
+        return self._target.full or age * 1000 >= self._limits.transaction_ms
 
-    async def _wait(self) -> None:
-        """Until something was answered or fetched, or the transaction is old enough to end."""
-        now = time.monotonic()
-        timeout = 1.0
-        if self._transaction_start is not None and not self._in_flight:
-            timeout = max(0.001, self._transaction_start + self._limits.transaction_ms / 1000 - now)
-        try:
-            async with asyncio.timeout(timeout):
-                await self._wake.wait()
-        except TimeoutError:
-            # Positions that moved without anything to write (markers, records left out) are worth a commit too.
-            if self._transaction_start is None and any(p.dirty for p in self.partitions):
-                self._transaction_start = now
+    def _recommit_due(self) -> bool:
+        return time.monotonic() - self._recommitted > _RECOMMIT_SECONDS
 
-    async def _join(self) -> None:
-        joining = [p for p in self.partitions if p.queue and not p.added]
-        if joining:
-            await self._transactions.add(p.target for p in joining)
-            for p in joining:
-                p.added = True
-
-    def _dispatch(self) -> None:
-        for node, connection in self._connections.items():
-            while connection.in_flight < _IN_FLIGHT and not self._full():
-                chosen = self._choose(self._by_leader[node])
-                if not chosen:
-                    break
-                self._send(connection, chosen)
-
-    def _choose(self, partitions: list[PartitionCopy]) -> list[tuple[PartitionCopy, Piece]]:
-        """One batch for each partition that has one and may send it, up to the size of a request."""
-        chosen: list[tuple[PartitionCopy, Piece]] = []
-        size = 0
-        count = len(partitions)
-        start = self._turn % count
-        for index in range(count):
-            p = partitions[(start + index) % count]
-            if not p.queue or not p.added or (p.in_flight and not p.joined):
-                continue
-            piece = p.queue[0]
-            length = len(piece.view)
-            if chosen and size + length > self._limits.request_bytes:
-                self._turn = start + index
-                break
-            size += length
-            p.queue.popleft()
-            chosen.append((p, piece))
-        return chosen
-
-    def _send(self, connection: Connection, chosen: list[tuple[PartitionCopy, Piece]]) -> None:
-        identity = self._transactions.identity
+    def _time_left(self) -> float:
+        """Until the open transaction is old enough to end, in seconds."""
         if self._transaction_start is None:
-            self._transaction_start = time.monotonic()
-        for p, piece in chosen:
-            seal(piece.view, identity.producer_id, identity.epoch, p.sequence)
-            p.sequence = next_sequence(p.sequence, piece.records)
-            p.position = piece.next_offset
-            p.counts = Counts(p.counts.records + piece.records, p.counts.bytes + len(piece.view))
-            p.in_flight += 1
-            self._transaction_bytes += len(piece.view)
-        self._transmit(connection, chosen)
+            return _LONGEST_WAIT
+        left = self._transaction_start + self._limits.transaction_ms / 1000 - time.monotonic()
+        return min(max(_SHORTEST_WAIT, left), _LONGEST_WAIT)
 
-    def _transmit(self, connection: Connection, chosen: list[tuple[PartitionCopy, Piece]]) -> None:
-        version = self._transactions.produce_version(connection.api_versions)
-        topics: dict[str | uuid.UUID, list[BatchToSend]] = defaultdict(list)
-        for p, piece in chosen:
-            topic = topic_uuid(p.route.target_id) if version >= PRODUCE_BY_ID else p.target.topic
-            topics[topic].append(BatchToSend(p.target.partition, piece.view))
-        parts = produce_request(
-            version, self._transactions.transactional_id, list(topics.items()), int(REQUEST_SECONDS * 1000)
-        )
-        self._in_flight += 1
-        answer = connection.send(PRODUCE, version, parts, REQUEST_SECONDS + 5)
-        answer.add_done_callback(lambda future: self._answered(future, version, connection, chosen))
-
-    def _answered(
-        self,
-        future: asyncio.Future[memoryview],
-        version: int,
-        connection: Connection,
-        chosen: list[tuple[PartitionCopy, Piece]],
-    ) -> None:
-        self._in_flight -= 1
-        self._wake.set()
-        try:
-            answers = {
-                self._by_target[part.topic, part.partition].target: part
-                for part in produce_response(future.result(), version)
-            }
-            again = []
-            for p, piece in chosen:
-                part = answers[p.target]
-                if not p.joined and self._busy(part.error):
-                    again.append((p, piece))
-                    continue
-                _check_produced(part.error, part.message, p)
-                p.in_flight -= 1
-                p.joined = True
-                self._moved = time.monotonic()
-                p.queued_bytes -= len(piece.view)
-                self._source.release(len(piece.view))
-        except (DoubtError, RefusedError, KafkaUnreachableError, KafkaRefusedError) as error:
-            self._error = self._error or error
-        except (KeyError, asyncio.CancelledError) as error:
-            self._error = self._error or DoubtError(f"a Produce response doesn't fit its request: {error!r}")
-        else:
-            if again:
-                self._in_flight += 1
-                age = time.monotonic() - (self._transaction_start or 0.0)
-                pause = min(max(_BUSY_PAUSE, age / 4), _LONGEST_BUSY_PAUSE)
-                asyncio.get_running_loop().call_later(pause, self._again, connection, again)
-
-    def _busy(self, code: int) -> bool:
-        """Whether the former transaction isn't over yet, so that the first batch of the next is to be sent again."""
-        if code == _NOT_ENOUGH_REPLICAS:
-            return not self._transactions.implicit
-        return code == CONCURRENT_TRANSACTIONS
-
-    def _again(self, connection: Connection, chosen: list[tuple[PartitionCopy, Piece]]) -> None:
-        self._in_flight -= 1
-        self._transmit(connection, chosen)
+    async def _wait(self, seconds: float) -> None:
+        """Until something was answered or fetched, or ``seconds`` have passed."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                await self._wake.wait()
 
     async def _commit(self) -> None:
-        """Let records and positions commit together."""
-        recommit = time.monotonic() - self._recommitted > _RECOMMIT_SECONDS
+        """Let records and positions commit together.
+
+        Positions go out while the last records may still be on their way. That is exact all the same: positions are
+        pending like records until the transaction ends, and it ends well only after every record was acknowledged.
+        """
+        recommit = self._recommit_due()
         moving = [p for p in self.partitions if p.dirty or recommit]
         if not moving:
             return
         positions = {p.committed_as: p.as_position() for p in moving}
         await self._transactions.commit_positions(positions)
+        await self._drain()
         fresh = await self._transactions.end()
-        self.identity = self._transactions.identity
         for p in moving:
             p.committed = positions[p.committed_as].offset
-        for p in self.partitions:
-            p.joined = p.added = False
-            if fresh:
-                p.sequence = 0
-        self._transaction_bytes = 0
+        self._target.ended(fresh=fresh)
         self._transaction_start = None
         if recommit:
             self._recommitted = time.monotonic()
         self._on_progress()
 
+    async def _drain(self) -> None:
+        """Until everything that was sent is acknowledged."""
+        while self._target.in_flight:
+            self._wake.clear()
+            self._check()
+            await self._wait(_LONGEST_WAIT)
+        self._check()
+
+    async def _leave_nothing_open(self) -> None:
+        """Abort before the worker gives up: readers of the target wait for an open transaction, up to its timeout."""
+        try:
+            async with asyncio.timeout(_ABORT_SECONDS):
+                while self._target.in_flight:  # what arrives after the end could begin another transaction
+                    self._wake.clear()
+                    await self._wake.wait()
+                await self._transactions.abort()
+        except (TimeoutError, DoubtError, ReplayError, KafkaUnreachableError, KafkaRefusedError) as error:
+            log.warning(
+                "the transaction isn't aborted, and holds up readers of the target for up to %d s: %s",
+                self._limits.transaction_timeout_ms / 1000,
+                str(error) or "no answer in time",
+            )
+
     def _fetched(self) -> None:
         self._moved = time.monotonic()
         self._wake.set()
 
-    def _check_stall(self) -> None:
+    def _answered(self, size: int) -> None:
+        if size:
+            self._moved = time.monotonic()
+            self._source.release(size)
+        self._wake.set()
+
+    def _check(self) -> None:
+        """Raise what went wrong meanwhile."""
+        if error := self._error or self._target.error:
+            raise error
         idle = time.monotonic() - self._moved
         if idle > self._limits.stall_seconds:
             waiting = [f"{p.source} at offset {p.fetch_offset} of {p.end}" for p in self.partitions if not p.done]
@@ -369,23 +274,5 @@ class Session:
     def _fetching_ended(self, task: asyncio.Task[None]) -> None:
         if task.cancelled() or (error := task.exception()) is None:
             return
-        found = next(iter(_leaves(error)))
-        self._error = self._error or (found if isinstance(found, Exception) else DoubtError(repr(found)))
+        self._error = error if isinstance(error, Exception) else DoubtError(repr(error))
         self._wake.set()
-
-
-def _check_produced(code: int, message: str | None, partition: PartitionCopy) -> None:
-    if not code:
-        return
-    if code in _REFUSALS:
-        said = f" Kafka says: {message}" if message else ""
-        raise RefusedError(f"{partition.target}: {_REFUSALS[code]} ({code_name(code)}).{said}")
-    raise_for(code, f"producing to {partition.target}")
-
-
-def _leaves(error: BaseException) -> Iterable[BaseException]:
-    if isinstance(error, BaseExceptionGroup):
-        for inner in error.exceptions:
-            yield from _leaves(inner)
-    else:
-        yield error

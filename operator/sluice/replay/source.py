@@ -13,9 +13,10 @@ from kafka.protocol.consumer import ListOffsetsRequest
 from sluice.kafka.errors import KafkaRefusedError
 from sluice.replay.assignment import Limits
 from sluice.replay.cluster import ReplayCluster, raise_for
-from sluice.replay.encoding import FETCH, FETCH_VERSIONS, WantedPartition, fetch_request, fetch_response
+from sluice.replay.encoding import FETCH, FETCH_VERSIONS, WantedPartition, fetch_request, fetch_response, fetch_throttle
 from sluice.replay.errors import DeniedError, DoubtError, RangeLostError
 from sluice.replay.partition import PartitionCopy, topic_uuid
+from sluice.replay.together import together
 from sluice.replay.wire import REQUEST_SECONDS, Connection
 
 _OFFSET_OUT_OF_RANGE: Final = 1
@@ -61,9 +62,7 @@ class Source:
         for partition in self._by_id.values():
             if partition.wants_data:
                 by_leader[self._cluster.leader(partition.source)].append(partition)
-        async with asyncio.TaskGroup() as group:
-            for node, partitions in by_leader.items():
-                group.create_task(self._fetch_from(node, partitions))
+        await together(*(self._fetch_from(node, partitions) for node, partitions in by_leader.items()))
 
     async def _fetch_from(self, node: int, partitions: list[PartitionCopy]) -> None:
         connection = await self._cluster.broker(node, "fetch")
@@ -81,8 +80,9 @@ class Source:
                 continue
             request = fetch_request(version, self._grouped(ready), self._limits.fetch_bytes, _MAX_WAIT_MS)
             body = await connection.send(FETCH, version, (request,), REQUEST_SECONDS)
+            connection.throttle(fetch_throttle(body))
             await self._take(connection, body)
-            await asyncio.sleep(0)
+            await asyncio.sleep(connection.throttled)
 
     async def _wait_for_room(self, wanted: Sequence[PartitionCopy]) -> None:
         if self.queued_bytes >= self._limits.buffer_bytes:

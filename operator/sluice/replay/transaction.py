@@ -32,7 +32,10 @@ from sluice.replay.positions import Counts
 CONCURRENT_TRANSACTIONS: Final = 51
 INVALID_PRODUCER_EPOCH: Final = 47
 PRODUCER_FENCED: Final = 90
-INVALID_PRODUCER_ID_MAPPING: Final = 49
+_INVALID_TXN_STATE: Final = 48
+_INVALID_PRODUCER_ID_MAPPING: Final = 49
+_NOTHING_OPEN: Final = frozenset({_INVALID_TXN_STATE, _INVALID_PRODUCER_ID_MAPPING})
+"""What is answered to the end of a transaction that isn't open, or of an id that Kafka has forgotten."""
 _LOADING: Final = 14
 _MOVED: Final = frozenset({15, 16})
 _RETRIABLE: Final = frozenset({_LOADING, CONCURRENT_TRANSACTIONS, 7, 88}) | _MOVED
@@ -50,6 +53,9 @@ class Identity:
     epoch: int
 
 
+NOBODY: Final = Identity(-1, -1)
+
+
 @dataclass(frozen=True, slots=True)
 class Position:
     """A committed position, with what was written until then."""
@@ -61,31 +67,45 @@ class Position:
 class Transactions:
     """One transactional id on the target's cluster, and the group whose offsets commit with its records."""
 
-    def __init__(self, cluster: ReplayCluster, transactional_id: str, group: str, timeout_ms: int) -> None:
+    def __init__(
+        self,
+        cluster: ReplayCluster,
+        transactional_id: str,
+        group: str,
+        timeout_ms: int,
+        previous: Identity = NOBODY,
+    ) -> None:
+        """``previous`` is our own identity of a moment ago, if there was one."""
         self._cluster = cluster
         self.transactional_id = transactional_id
         self._group = group
         self._timeout_ms = timeout_ms
-        self.identity = Identity(-1, -1)
+        self.identity = previous
         self._offsets_added = False
-        self.implicit = cluster.features.get("transaction.version", 0) >= 2
+
+    @property
+    def implicit(self) -> bool:
         """Whether partitions join a transaction by being produced to (KIP-890 part 2)."""
+        return self._cluster.features.get("transaction.version", 0) >= 2
 
     def produce_version(self, broker_versions: Mapping[int, tuple[int, int]]) -> int:
         """Version of Produce that fits the transaction's protocol."""
         _, high = broker_versions.get(ProduceRequest.API_KEY, (0, 0))
         return min(high, 13 if self.implicit else 11)
 
-    async def start(self, previous: Identity | None) -> None:
+    async def start(self) -> None:
         """Become the only producer of this id: predecessors are fenced, their open transaction is aborted.
 
-        Args:
-            previous: our own identity of a moment ago, if there was one; then a newer producer is not fenced but found.
+        With an identity of our own a newer producer is not fenced but found. Our own open transaction is ended by name
+        before: InitProducerId would fence it by an epoch that we aren't told, and then take us for a stranger.
 
         Raises:
             FencedError: there is a newer producer.
         """
-        own = previous or Identity(-1, -1)
+        if self.identity != NOBODY:
+            # Whoever may be in our place is judged by InitProducerId, which knows our last epoch, too.
+            await self._end(committed=False, accepted=_NOTHING_OPEN | {PRODUCER_FENCED, INVALID_PRODUCER_EPOCH})
+        own = self.identity
         response = await self._ask(
             lambda: InitProducerIdRequest(
                 transactional_id=self.transactional_id,
@@ -207,17 +227,25 @@ class Transactions:
         Raises:
             DoubtError: whether it was committed isn't known; the committed position will tell.
         """
+        return await self._end(committed=True)
+
+    async def abort(self) -> None:
+        """End the open transaction, if there is one, so that readers of the target see nothing of it, and go on."""
+        await self._end(committed=False, accepted=_NOTHING_OPEN)
+
+    async def _end(self, *, committed: bool, accepted: frozenset[int] = frozenset()) -> bool:
         response = await self._ask(
             lambda: EndTxnRequest(
                 transactional_id=self.transactional_id,
                 producer_id=self.identity.producer_id,
                 producer_epoch=self.identity.epoch,
-                committed=True,
+                committed=committed,
             ),
             highest=5 if self.implicit else 4,
+            accepted=accepted,
         )
         self._offsets_added = False
-        if not self.implicit:
+        if not self.implicit or response.error_code:
             return False
         self.identity = Identity(response.producer_id, response.producer_epoch)
         return True
@@ -229,8 +257,9 @@ class Transactions:
         highest: int,
         coordinator: Any = TRANSACTION,
         codes: Callable[[Response], list[int]] = lambda response: [response.error_code],
+        accepted: frozenset[int] = frozenset(),
     ) -> Response:
-        """Ask a coordinator until it answers for good."""
+        """Ask a coordinator until it answers for good; error codes in ``accepted`` are answers, too."""
         key = self.transactional_id if coordinator == TRANSACTION else self._group
         deadline = time.monotonic() + _RETRY_SECONDS
         pause = _FIRST_PAUSE
@@ -238,7 +267,7 @@ class Transactions:
             message = request()
             connection = await self._cluster.coordinator(coordinator, key)
             response = await connection.call(message, highest)
-            problems = {code for code in codes(response) if code}
+            problems = {code for code in codes(response) if code} - accepted
             if not problems:
                 return response
             fatal = problems - _RETRIABLE

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import math
 import socket
 import ssl
 import struct
@@ -23,6 +24,8 @@ from kafka.protocol.sasl import SaslAuthenticateRequest, SaslHandshakeRequest
 
 from sluice.kafka.connection import ConnectionSettings
 from sluice.kafka.errors import KafkaRefusedError, KafkaUnreachableError, classify, from_code
+from sluice.replay.dial import connect
+from sluice.replay.errors import ReplayError
 
 CLIENT_ID: Final = "sluice-replay"
 _CLIENT_ID_BYTES: Final = CLIENT_ID.encode()
@@ -33,6 +36,8 @@ _MAX_RESPONSE_BYTES: Final = 512 * 1024 * 1024
 _READ_SLICE: Final = 8 * 1024 * 1024
 """Bytes read from one connection before others get their turn."""
 _PARTS_PER_WRITE: Final = 64
+_TLS_RECORD: Final = 16 * 1024
+"""The most that a TLS record holds."""
 CONNECT_SECONDS: Final = 10.0
 REQUEST_SECONDS: Final = 30.0
 _REAUTHENTICATE_AT: Final = 0.8
@@ -51,20 +56,24 @@ class _Waiting:
     flexible: bool
     """Whether the response's header ends with (empty) tagged fields."""
     future: asyncio.Future[memoryview]
-    deadline: float
+    timeout: float
+    deadline: float = math.inf
 
 
 class Connection:
     """An authenticated connection. Requests are answered in the order they were sent."""
 
-    def __init__(self, sock: socket.socket, address: str) -> None:
+    def __init__(self, sock: socket.socket, address: str, settings: Callable[[], ConnectionSettings]) -> None:
         self.address = address
+        self._settings = settings
         self.api_versions: Mapping[int, tuple[int, int]] = {}
         self.features: Mapping[str, int] = {}
-        self.throttled_until = 0.0
+        self._throttled_until = 0.0
         self._socket = sock
         self._loop = asyncio.get_running_loop()
         self._waiting: deque[_Waiting] = deque()
+        self._held: deque[tuple[_Waiting, Sequence[Part]]] | None = None
+        """Requests that wait until we have proved again who we are."""
         self._out: deque[memoryview] = deque()
         self._writing = False
         self._correlation = 0
@@ -86,28 +95,44 @@ class Connection:
     @property
     def in_flight(self) -> int:
         """Requests that are not answered yet."""
-        return len(self._waiting)
+        return len(self._waiting) + len(self._held or ())
+
+    @property
+    def throttled(self) -> float:
+        """For how many seconds the broker doesn't read what we send."""
+        return max(0.0, self._throttled_until - self._loop.time())
+
+    def throttle(self, milliseconds: int) -> None:
+        """The broker said that it doesn't read from us for a while (KIP-219): requests have that much longer."""
+        if milliseconds <= 0:
+            return
+        self._throttled_until = max(self._throttled_until, self._loop.time() + milliseconds / 1000)
+        for waiting in self._waiting:
+            waiting.deadline = max(waiting.deadline, self._throttled_until + waiting.timeout)
 
     # -- opening ------------------------------------------------------------------------------------------------------
 
     @classmethod
-    async def open(cls, host: str, port: int, settings: ConnectionSettings) -> Connection:
+    async def open(cls, host: str, port: int, settings: Callable[[], ConnectionSettings]) -> Connection:
         """Connect, encrypt, learn the broker's versions and authenticate, as ``settings`` say.
+
+        ``settings`` are asked again whenever credentials are to be shown, since they may have been renewed.
 
         Raises:
             KafkaUnreachableError: nobody answers, or not as Kafka.
             KafkaRefusedError: the credentials aren't accepted.
         """
         address = f"{host}:{port}"
+        now = settings()
         try:
             async with asyncio.timeout(CONNECT_SECONDS):
-                sock = await _connect(host, port, settings)
-                connection = cls(sock, address)
+                sock = await connect(host, port, now)
+                connection = cls(sock, address, settings)
                 connection._loop.add_reader(sock.fileno(), connection._on_readable)
                 try:
                     await connection._learn_versions()
-                    if settings.sasl_mechanism:
-                        await connection._authenticate(settings)
+                    if now.sasl_mechanism:
+                        await connection._authenticate(now)
                 except BaseException:
                     connection.close()
                     raise
@@ -128,7 +153,7 @@ class Connection:
 
     async def _authenticate(self, settings: ConnectionSettings) -> None:
         mechanism = settings.sasl_mechanism
-        handshake = await self._exchange(SaslHandshakeRequest(mechanism=mechanism), 1)
+        handshake = await self._exchange(SaslHandshakeRequest(mechanism=mechanism), 1, proof=True)
         if handshake.error_code:
             raise from_code(handshake.error_code, f"{self.address}: authenticating with {mechanism}")
         sasl = get_sasl_mechanism(mechanism)(
@@ -140,7 +165,7 @@ class Connection:
         lifetime = 0
         while not sasl.is_done():
             request = SaslAuthenticateRequest(auth_bytes=sasl.auth_bytes())
-            response = await self._exchange(request, self.version(SaslAuthenticateRequest))
+            response = await self._exchange(request, self.version(SaslAuthenticateRequest), proof=True)
             if response.error_code:
                 raise from_code(
                     response.error_code,
@@ -154,20 +179,27 @@ class Connection:
                 raise classify(error, f"{self.address}: authenticating as {settings.username}") from error
         if lifetime:
             # KIP-368: a session past its life is cut off by the broker, so the proof is renewed before.
-            self._reauthentication = self._loop.call_later(
-                lifetime / 1000 * _REAUTHENTICATE_AT, self._reauthenticate, settings
-            )
+            self._reauthentication = self._loop.call_later(lifetime / 1000 * _REAUTHENTICATE_AT, self._reauthenticate)
 
-    def _reauthenticate(self, settings: ConnectionSettings) -> None:
-        async def renew() -> None:
-            try:
-                await self._authenticate(settings)
-            except (KafkaUnreachableError, KafkaRefusedError) as error:
-                self._fail(ConnectionLostError(f"{self.address}: {error}"))
-
-        task = self._loop.create_task(renew())
+    def _reauthenticate(self) -> None:
+        task = self._loop.create_task(self._prove_again())
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
+
+    async def _prove_again(self) -> None:
+        """Authenticate in between: brokers hang up on other requests while a proof is under way, so those wait.
+
+        What was asked before needs no waiting for: brokers take one request of a connection after the other.
+        """
+        self._held = deque()
+        try:
+            await self._authenticate(self._settings())
+        except (KafkaUnreachableError, KafkaRefusedError, ReplayError) as error:
+            self._fail(ConnectionLostError(f"{self.address}: {error}"))
+            return
+        held, self._held = self._held, None
+        for waiting, parts in held:
+            self._post(waiting, parts)
 
     # -- asking -------------------------------------------------------------------------------------------------------
 
@@ -191,14 +223,18 @@ class Connection:
         """
         return await self._exchange(request, self.version(request, highest))
 
-    async def _exchange(self, request: Any, version: int, header_flexible: bool | None = None) -> Any:
+    async def _exchange(
+        self, request: Any, version: int, header_flexible: bool | None = None, *, proof: bool = False
+    ) -> Any:
         self._correlation += 1
         request.with_header(self._correlation, CLIENT_ID)
         data = request.encode(version=version, header=True, framed=True)
         flexible = request.flexible_version_q(version) if header_flexible is None else header_flexible
-        body = await self._enqueue(self._correlation, flexible, (data,), REQUEST_SECONDS)
+        body = await self._enqueue(self._correlation, flexible, (data,), REQUEST_SECONDS, proof=proof)
         response_class = request.header.get_response_class()
-        return response_class.decode(body)
+        response = response_class.decode(body)
+        self.throttle(getattr(response, "throttle_time_ms", None) or 0)
+        return response
 
     def send(self, api_key: int, version: int, parts: Sequence[Part], timeout: float) -> asyncio.Future[memoryview]:
         """Send a flexible request given as raw ``parts``; the future is the response's body.
@@ -211,19 +247,27 @@ class Connection:
         return self._enqueue(self._correlation, True, (head + _CLIENT_ID_BYTES + b"\x00", *parts), timeout)
 
     def _enqueue(
-        self, correlation: int, flexible: bool, parts: Sequence[Part], timeout: float
+        self, correlation: int, flexible: bool, parts: Sequence[Part], timeout: float, *, proof: bool = False
     ) -> asyncio.Future[memoryview]:
         future: asyncio.Future[memoryview] = self._loop.create_future()
         if self._lost is not None:
             future.set_exception(self._lost)
             return future
-        self._waiting.append(_Waiting(correlation, flexible, future, self._loop.time() + timeout))
+        waiting = _Waiting(correlation, flexible, future, timeout)
+        if self._held is not None and not proof:
+            self._held.append((waiting, parts))
+        else:
+            self._post(waiting, parts)
+        return future
+
+    def _post(self, waiting: _Waiting, parts: Sequence[Part]) -> None:
+        waiting.deadline = self._loop.time() + self.throttled + waiting.timeout
+        self._waiting.append(waiting)
         if self._timer is None:
-            self._timer = self._loop.call_later(timeout, self._check_deadline)
+            self._timer = self._loop.call_later(waiting.timeout, self._check_deadline)
         self._out.extend(memoryview(part) for part in parts if len(part))
         if not self._writing:
             self._on_writable()
-        return future
 
     def _check_deadline(self) -> None:
         self._timer = None
@@ -241,7 +285,7 @@ class Connection:
         try:
             while out:
                 if isinstance(self._socket, ssl.SSLSocket):
-                    sent = self._socket.send(out[0])
+                    sent = self._socket.send(_first_bytes(out))
                 else:
                     sent = self._socket.sendmsg([out[i] for i in range(min(len(out), _PARTS_PER_WRITE))])
                 while sent:
@@ -316,8 +360,11 @@ class Connection:
         with contextlib.suppress(OSError):
             self._socket.close()
         self._out.clear()
-        while self._waiting:
-            future = self._waiting.popleft().future
+        lost = [*self._waiting, *(waiting for waiting, _ in self._held or ())]
+        self._waiting.clear()
+        self._held = None
+        for waiting in lost:
+            future = waiting.future
             if not future.done():
                 future.set_exception(error)
                 future.exception()  # looked at: whoever waits gets it, and nobody else need
@@ -327,46 +374,18 @@ class Connection:
         self._fail(ConnectionLostError(f"the connection to {self.address} was closed"))
 
 
-async def _connect(host: str, port: int, settings: ConnectionSettings) -> socket.socket:
-    loop = asyncio.get_running_loop()
-    last: OSError = OSError(f"{host} has no address")
-    for family, kind, protocol, _, address in await loop.getaddrinfo(host, port, type=socket.SOCK_STREAM):
-        sock = socket.socket(family, kind, protocol)
-        try:
-            sock.setblocking(False)
-            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            await loop.sock_connect(sock, address)
-            return await _encrypt(sock, host, settings) if settings.tls else sock
-        except OSError as error:
-            sock.close()
-            last = error
-        except BaseException:
-            sock.close()
-            raise
-    raise last
+def _first_bytes(out: deque[memoryview]) -> memoryview:
+    """What to encrypt next: small parts join the next ones, since each write makes a TLS record of its own.
 
-
-async def _encrypt(sock: socket.socket, host: str, settings: ConnectionSettings) -> ssl.SSLSocket:
-    loop = asyncio.get_running_loop()
-    wrapped = settings.ssl_context().wrap_socket(sock, server_hostname=host, do_handshake_on_connect=False)
-    while True:
-        try:
-            wrapped.do_handshake()
-        except ssl.SSLWantReadError:
-            await _ready(loop.add_reader, loop.remove_reader, wrapped.fileno())
-        except ssl.SSLWantWriteError:
-            await _ready(loop.add_writer, loop.remove_writer, wrapped.fileno())
-        except BaseException:
-            wrapped.close()
-            raise
-        else:
-            return wrapped
-
-
-async def _ready(add: Callable[..., None], remove: Callable[[int], bool], descriptor: int) -> None:
-    future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-    add(descriptor, lambda: None if future.done() else future.set_result(None))
-    try:
-        await future
-    finally:
-        remove(descriptor)
+    They stay joined in ``out``: a write that would block has to be tried again with the same bytes.
+    """
+    if len(out) > 1 and len(out[0]) < _TLS_RECORD:
+        joined = bytearray()
+        while out and len(joined) < _TLS_RECORD:
+            part = out.popleft()
+            room = _TLS_RECORD - len(joined)
+            joined += part[:room]
+            if len(part) > room:
+                out.appendleft(part[room:])
+        out.appendleft(memoryview(joined))
+    return out[0]

@@ -30,6 +30,7 @@ from sluice.replay.errors import (
 )
 from sluice.replay.positions import Counts
 from sluice.replay.session import Session
+from sluice.replay.transaction import NOBODY
 
 log = logging.getLogger(__name__)
 
@@ -85,6 +86,7 @@ class Worker:
         self._session: Session | None = None
         self._stopping = False
         self._progressed = time.monotonic()
+        self._denied_since: float | None = None
 
     def stop(self) -> None:
         """Commit and return soon."""
@@ -99,7 +101,7 @@ class Worker:
             ReplayError: it can't go on; ``code`` says how.
         """
         pause = _FIRST_PAUSE
-        identity = None
+        identity = NOBODY
         while not self._stopping:
             started = self._progressed
             self._session = session = Session(
@@ -108,9 +110,10 @@ class Worker:
                 lambda: connection_settings(self._assignment.source, self._credentials),
                 lambda: connection_settings(self._assignment.target, self._credentials),
                 self._on_progress,
+                identity,
             )
             try:
-                if await session.run(identity):
+                if await session.run():
                     return session.counts
             except (DoubtError, DeniedError) as error:
                 self._judge(error)
@@ -125,11 +128,17 @@ class Worker:
 
     def _on_progress(self) -> None:
         self._progressed = time.monotonic()
+        self._denied_since = None
 
     def _judge(self, error: DoubtError | DeniedError) -> None:
-        idle = time.monotonic() - self._progressed
-        if isinstance(error, DeniedError) and idle > _DENIED_SECONDS:
+        now = time.monotonic()
+        if not isinstance(error, DeniedError):
+            self._denied_since = None
+        elif self._denied_since is None:
+            self._denied_since = now
+        elif now - self._denied_since > _DENIED_SECONDS:
             raise error
+        idle = now - self._progressed
         if idle > self._assignment.limits.stall_seconds:
             raise GaveUpError(f"nothing moved for {idle:.0f} s: {error}") from error
 
