@@ -13,6 +13,11 @@ from sluice.replay.errors import BadPlanError
 FORMAT: Final = 1
 
 
+def transactional_id(prefix: str, shard: int) -> str:
+    """The id under which the records and positions of ``shard`` are committed, by one producer at a time."""
+    return f"{prefix}-{shard}"
+
+
 @dataclass(frozen=True, slots=True)
 class Access:
     """How a cluster is reached. ``credentials`` is a folder inside the mounted credentials (``""``: that one)."""
@@ -81,7 +86,7 @@ class Assignment:
 
     def transactional_id(self, shard: int) -> str:
         """The id that fences earlier workers of ``shard``."""
-        return f"{self.transactional_id_prefix}-{shard}"
+        return transactional_id(self.transactional_id_prefix, shard)
 
     def to_json(self) -> str:
         """The plan as JSON; slices are rows of numbers, so that thousands of them fit into a ConfigMap."""

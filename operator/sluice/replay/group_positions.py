@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 from collections import defaultdict
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import asynccontextmanager
 from typing import Any, Final, TypeVar
 
 from kafka.protocol.consumer import OffsetCommitRequest, OffsetFetchRequest
@@ -13,7 +14,11 @@ from sluice.kafka.admin import KafkaAdmin
 from sluice.kafka.errors import KafkaUnreachableError, check
 from sluice.plan.observed import TopicPartition
 from sluice.plan.replay_progress import Committed
+from sluice.replay.assignment import Limits, transactional_id
+from sluice.replay.cluster import TRANSACTION, ReplayCluster
+from sluice.replay.errors import DoubtError, ReplayError
 from sluice.replay.positions import Counts
+from sluice.replay.transaction import Position, Transactions
 
 _BY_NAME: Final = 9
 """Highest version of both requests that says topics by name rather than by id."""
@@ -56,8 +61,73 @@ async def read_positions(admin: KafkaAdmin, group: str) -> dict[TopicPartition, 
     return await _at_coordinator(admin, group, ask)
 
 
+async def commit_starts(
+    admin: KafkaAdmin, fence: Callable[[], None], run: str, shards: Mapping[int, Mapping[TopicPartition, int]]
+) -> None:
+    """Commit the start positions of each shard where there is none yet; they are there when this returns.
+
+    They are committed as a worker's are, under the shard's transactional id: once a worker has started, what is left
+    of this call comes to nothing, however late it gets to Kafka.
+
+    Raises:
+        KafkaUnreachableError: whether they are committed isn't known; doing it again does no harm.
+    """
+    async with _as_worker(admin, fence, run) as become:
+        for shard, starts in shards.items():
+            transactions = await become(shard)
+            present = await read_positions(admin, run)
+            missing = {place: Position(start, Counts()) for place, start in starts.items() if place not in present}
+            if missing:
+                await transactions.commit_positions(missing)
+                fence()
+                await transactions.end()
+            # What was committed is seen a moment later: whoever reads too early takes it for lost.
+            await transactions.positions(starts)
+
+
+async def end_transactions(admin: KafkaAdmin, fence: Callable[[], None], run: str, shards: int) -> None:
+    """Abort what workers have left open, which would hold up readers of the target, and fence those that still run.
+
+    Raises:
+        KafkaUnreachableError: some may still be open.
+    """
+    async with _as_worker(admin, fence, run) as become:
+        for shard in range(shards):
+            await become(shard)
+
+
+@asynccontextmanager
+async def _as_worker(
+    admin: KafkaAdmin, fence: Callable[[], None], run: str
+) -> AsyncIterator[Callable[[int], Awaitable[Transactions]]]:
+    """How to become the producer of a shard, with the operator's own rights."""
+    cluster = ReplayCluster(lambda: admin.settings, "target")
+
+    async def become(shard: int) -> Transactions:
+        name = transactional_id(run, shard)
+        # In a new cluster coordinators are made when they are first asked for; the admin client waits for them.
+        await admin.coordinators([name], TRANSACTION)
+        made = Transactions(cluster, name, run, Limits().transaction_timeout_ms)
+        fence()
+        await made.start()
+        return made
+
+    try:
+        await cluster.start()
+        yield become
+    except (DoubtError, ReplayError) as error:
+        raise KafkaUnreachableError(f"transactions of {run}: {error}") from error
+    finally:
+        cluster.close()
+
+
 async def commit_positions(admin: KafkaAdmin, group: str, positions: Mapping[TopicPartition, int]) -> None:
-    """Commit start positions, with nothing written yet. Only while no worker runs.
+    """Commit start positions, with nothing written yet. Only where no operator and no worker is about."""
+    await recommit(admin, group, {place: Committed(offset, 0, 0) for place, offset in positions.items()})
+
+
+async def recommit(admin: KafkaAdmin, group: str, positions: Mapping[TopicPartition, Committed]) -> None:
+    """Commit positions again that can't change any more: they expire each from its own commit on.
 
     Raises:
         KafkaUnreachableError: whether they are committed isn't known; committing them again does no harm.
@@ -65,10 +135,12 @@ async def commit_positions(admin: KafkaAdmin, group: str, positions: Mapping[Top
     """
     topic_type = OffsetCommitRequest.OffsetCommitRequestTopic
     by_topic: dict[str, list[Any]] = defaultdict(list)
-    for (topic, partition), offset in positions.items():
+    for (topic, partition), position in positions.items():
         by_topic[topic].append(
             topic_type.OffsetCommitRequestPartition(
-                partition_index=partition, committed_offset=offset, committed_metadata=Counts().metadata()
+                partition_index=partition,
+                committed_offset=position.offset,
+                committed_metadata=Counts(position.records, position.bytes).metadata(),
             )
         )
 

@@ -194,15 +194,16 @@ def make_replay(
     max_batch_bytes: int = 1_048_588,
     limits: Limits | None = None,
     access: Access | None = None,
+    run: str | None = None,
 ) -> Replay:
-    """A replay of whole partitions, or of the given ranges, ready to be run."""
+    """A replay of whole partitions, or of the given ranges, ready to be run; ``run`` has its positions already."""
 
     async def act(admin: KafkaAdmin) -> Assignment:
         topics = await admin.describe_topics([source, target])
         places = [TopicPartition(source, partition.id) for partition in topics[source].partitions]
         ends = await admin.stable_offsets(places)
         bounds = ranges or {place.partition: (0, ends[place]) for place in places}
-        name = f"replay-{uuid.uuid4().hex[:8]}"
+        name = run or f"replay-{uuid.uuid4().hex[:8]}"
         route = TopicRoute(source, topics[source].id, target, topics[target].id, source, max_batch_bytes)
         plan = Assignment(
             name=name,
@@ -218,6 +219,8 @@ def make_replay(
             to_ms=to_ms,
             limits=limits or Limits(stall_seconds=30),
         )
+        if run:
+            return plan
         starts = {TopicPartition(source, number): start for number, (start, _) in bounds.items()}
         deadline = time.monotonic() + 30
         while True:  # the group's coordinator may just be made
