@@ -30,7 +30,12 @@ logger = logging.getLogger(__name__)
 
 LIFETIME: Final = timedelta(hours=1)
 """Of a replay's client certificate; it is renewed at half of it."""
-_SCRAM: Final = "SCRAM-SHA-512"
+_OWN_SCRAM: Final = "SCRAM-SHA-512"
+"""Mechanism of the listeners that Sluice makes."""
+_SHARED: Final = (
+    "the replay's workers use the credentials of the external cluster itself, which Sluice can't narrow down"
+)
+_NO_LOGIN: Final = "the external cluster knows no credentials: anybody may read and write"
 _PASSWORD_LENGTH: Final = 32
 _NO_LISTENER_SECONDS: Final = 60.0
 
@@ -40,7 +45,7 @@ class Route:
     """How a replay's workers reach the cluster, and as whom.
 
     ``own``: the credentials are the replay's own, so that rights can be given to them and taken away; ``authority``
-    signs its certificate, if it has one.
+    signs its certificate, if it has one. ``shared``: the cluster's, for want of its own.
     """
 
     access: Access
@@ -53,10 +58,15 @@ class Route:
 
 @dataclass(frozen=True)
 class Credentials:
-    """Files for the workers, and when they should be renewed (None: never)."""
+    """Files for the workers, and when they should be renewed (None: never).
+
+    ``own``: they are the replay's own; if they are not, against what the route says, ``note`` tells why.
+    """
 
     files: Mapping[str, str] = field(repr=False)
     renew_at: datetime | None = None
+    own: bool = True
+    note: str | None = None
 
 
 class ReplayAccess:
@@ -87,28 +97,42 @@ class ReplayAccess:
         """Files that let the workers in; those that they have already (``present``) are kept while they are good."""
         trusted = {"ca.crt": route.ca_pem} if route.ca_pem else {}
         if not route.own:
-            return Credentials({**trusted, **route.shared})
-        if route.authority is None:
-            password = present.get("password") or _password()
-            known = (await admin.describe_scram([name])).get(name, frozenset())
-            if _SCRAM not in known or "password" not in present:
-                await admin.upsert_scram(name, password, _SCRAM)
-            return Credentials({**trusted, "username": name, "password": password})
+            return Credentials({**trusted, **route.shared}, own=False)
+        if route.authority is not None:
+            pair, renew_at = self._certificate(route.authority, name, present)
+            return Credentials({**trusted, "user.crt": pair.cert_pem, "user.key": pair.key_pem}, renew_at)
+        try:
+            password = await self._password(admin, name, route, present)
+        except KafkaRefusedError as error:
+            if not route.shared:
+                raise
+            return Credentials({**trusted, **route.shared}, own=False, note=f"{_SHARED} ({error.message})")
+        return Credentials({**trusted, "username": name, "password": password})
+
+    async def _password(self, admin: KafkaAdmin, name: str, route: Route, present: Mapping[str, str]) -> str:
+        mechanism = route.access.sasl_mechanism or _OWN_SCRAM
+        known = (await admin.describe_scram([name])).get(name, frozenset())
+        kept = present.get("password") if present.get("username") == name else None
+        if kept is not None and mechanism in known:
+            return kept
+        password = kept or _random_password()
+        await admin.upsert_scram(name, password, mechanism)
+        return password
+
+    def _certificate(self, authority: KeyPair, name: str, present: Mapping[str, str]) -> tuple[KeyPair, datetime]:
         now = self._context.clock()
         pair = KeyPair(present.get("user.crt", ""), present.get("user.key", ""))
-        facts = inspect(pair, route.authority.cert_pem)
+        facts = inspect(pair, authority.cert_pem)
         if facts is None or not facts.trusted or facts.common_name != name or now >= _half(facts.not_after):
-            pair = issue(route.authority, name, (), now, LIFETIME)
-            facts = inspect(pair, route.authority.cert_pem)
+            pair = issue(authority, name, (), now, LIFETIME)
+            facts = inspect(pair, authority.cert_pem)
             logger.info("%s: a client certificate for %s was made", name, LIFETIME)
         if facts is None:
             raise AuthorityError("a certificate that was just made can't be read")
-        return Credentials({**trusted, "user.crt": pair.cert_pem, "user.key": pair.key_pem}, _half(facts.not_after))
+        return pair, _half(facts.not_after)
 
-    async def allow(self, admin: KafkaAdmin, name: str, route: Route, source: str, target: str) -> bool:
+    async def allow(self, admin: KafkaAdmin, name: str, source: str, target: str) -> bool:
         """Give the rights that the workers need, and no others; False where the cluster has no authorizer."""
-        if not route.own:
-            return True
         wanted = rights(name, source, target)
         try:
             present = await admin.describe_acls(principal(name))
@@ -120,8 +144,14 @@ class ReplayAccess:
             raise
         return True
 
-    async def revoke(self, admin: KafkaAdmin, name: str) -> None:
-        """Take every right first, then the means to log in. Doing it again does no harm."""
+    async def revoke(self, admin: KafkaAdmin, name: str, cluster: Cluster, present: Mapping[str, str]) -> None:
+        """Take every right first, then the means to log in. Doing it again does no harm.
+
+        ``present`` are the files that the workers have. Those of an external cluster aren't the replay's to take away,
+        and who has no others is perhaps not even allowed to ask.
+        """
+        if cluster.spec.external is not None and present and present.get("username") != name:
+            return
         try:
             await admin.delete_acls_of(principal(name))
         except KafkaRefusedError as error:
@@ -138,7 +168,7 @@ class ReplayAccess:
         trusted = await self._secret(cluster, names.ca_cert_secret(cluster.name), "ca.crt")
         addresses = tuple(servers.split(","))
         if authentication is AuthenticationType.SCRAM_SHA_512:
-            access = Access(addresses, tls=True, sasl_mechanism=_SCRAM)
+            access = Access(addresses, tls=True, sasl_mechanism=_OWN_SCRAM)
             return Route(access, own=True, ca_pem=trusted["ca.crt"])
         signing = await self._secret(cluster, names.clients_ca_secret(cluster.name), "ca.crt", "ca.key")
         return Route(
@@ -154,15 +184,14 @@ class ReplayAccess:
         login = external.authentication
         scram = (ExternalAuthenticationType.SCRAM_SHA_256, ExternalAuthenticationType.SCRAM_SHA_512)
         if login is not None and login.type in scram:
-            access = Access(addresses, tls=settings.tls, sasl_mechanism=_SCRAM)
-            return Route(access, own=True, ca_pem=settings.ca_pem)
-        note = "the replay's workers use the credentials of the external cluster itself, which Sluice can't narrow down"
+            access = Access(addresses, tls=settings.tls, sasl_mechanism=login.type.value)
+            return Route(access, own=True, ca_pem=settings.ca_pem, shared=_files(settings))
         return Route(
             Access(addresses, tls=settings.tls, sasl_mechanism=settings.sasl_mechanism),
             own=False,
             ca_pem=settings.ca_pem,
             shared=_files(settings),
-            note=note if login is not None else "the external cluster knows no credentials: anybody may read and write",
+            note=_SHARED if login is not None else _NO_LOGIN,
         )
 
     async def _secret(self, cluster: Cluster, name: str, *keys: str) -> dict[str, str]:
@@ -205,6 +234,6 @@ def _half(not_after: datetime) -> datetime:
     return not_after - LIFETIME / 2
 
 
-def _password() -> str:
+def _random_password() -> str:
     alphabet = string.ascii_letters + string.digits
     return "".join(secrets.choice(alphabet) for _ in range(_PASSWORD_LENGTH))

@@ -14,18 +14,22 @@ from sluice.kafka.admin import KafkaAdmin
 from sluice.kafka.errors import KafkaRefusedError
 from sluice.plan.observed import TopicDescription, TopicPartition
 from sluice.plan.replay import (
+    DEFAULT_MAX_BATCH_BYTES,
     LIVE_WITHIN,
+    NO_LIMIT,
     TARGET_CONFIGS,
     Observed,
     OpenTransaction,
     SourcePartition,
     lookup_times,
+    milliseconds,
     wanted_partitions,
 )
 
 _SECOND_LOOK_SECONDS: Final = 1.0
 """Between two looks at the target's end: producers that aren't idempotent show only by what they write."""
 _TOPIC_RETRY: Final = 5.0
+_LIMIT: Final = "max.message.bytes"
 _OWN_TRANSACTIONS: Final = "sluice-replay-"
 
 
@@ -48,8 +52,9 @@ async def observe(admin: KafkaAdmin, job: ReplayJob, notes: Sequence[str], now: 
     known = {partition.id for partition in source.partitions}
     wanted = [TopicPartition(source.name, n) for n in wanted_partitions(job.spec, source) if n in known]
     first_look = await _ends(admin, target)
-    partitions = await _partitions(admin, job, wanted)
     configs = (await admin.describe_topic_configs({target.name: TARGET_CONFIGS})).get(target.name, {})
+    config = {key: value.value for key, value in configs.items() if value.value is not None}
+    partitions = await _partitions(admin, job, wanted, _latest_taken(config, now))
     pinned = [place for place in wanted if (p := partitions[place.partition]).stable < p.latest]
     writers = await _writers(admin, target, now)
     if not writers:
@@ -62,23 +67,41 @@ async def observe(admin: KafkaAdmin, job: ReplayJob, notes: Sequence[str], now: 
         source=source,
         target=target,
         partitions=partitions,
-        target_config={key: value.value for key, value in configs.items() if value.value is not None},
+        target_config=config,
         target_writers=writers,
         open_transactions=await _open_transactions(admin, pinned),
         notes=tuple(notes),
     )
 
 
+async def batch_limit(admin: KafkaAdmin, topic: str) -> int:
+    """The largest batch that a topic takes now: where a replay failed for it, raising it and trying again must help."""
+    configs = (await admin.describe_topic_configs({topic: [_LIMIT]})).get(topic, {})
+    value = configs[_LIMIT].value if _LIMIT in configs else None
+    return DEFAULT_MAX_BATCH_BYTES if value is None else int(value)
+
+
+def _latest_taken(config: Mapping[str, str], now: datetime) -> int | None:
+    """The latest timestamp that the target takes now; None: any."""
+    ahead = int(config.get("message.timestamp.after.max.ms", NO_LIMIT))
+    return None if ahead == NO_LIMIT else milliseconds(now) + ahead
+
+
 async def _partitions(
-    admin: KafkaAdmin, job: ReplayJob, wanted: Sequence[TopicPartition]
+    admin: KafkaAdmin, job: ReplayJob, wanted: Sequence[TopicPartition], latest_taken: int | None
 ) -> Mapping[int, SourcePartition]:
     from_ms, to_ms = lookup_times(job.spec)
     earliest = await admin.earliest_offsets(wanted)
     starts = await admin.offsets_for_times(dict.fromkeys(wanted, from_ms or 0))
     ends = await admin.offsets_for_times(dict.fromkeys(wanted, to_ms)) if to_ms is not None else {}
+    future = await admin.offsets_for_times(dict.fromkeys(wanted, latest_taken + 1)) if latest_taken is not None else {}
     latest = await admin.latest_offsets(wanted)
     # Last: what is stable is before what was there a moment earlier only if a transaction is open.
     stable = await admin.stable_offsets(wanted)
+    oldest = {place: found.timestamp_ms for place, found in starts.items()}
+    if (first := job.spec.source.range.from_.offset) is not None:
+        batches = await admin.batch_times({place: max(first, earliest[place]) for place in wanted})
+        oldest = {place: batch.timestamp_ms for place, batch in batches.items()}
     return {
         place.partition: SourcePartition(
             earliest=earliest[place],
@@ -86,7 +109,8 @@ async def _partitions(
             latest=latest[place],
             from_time=starts[place].offset if from_ms is not None else None,
             to_time=ends[place].offset if place in ends else None,
-            oldest_ms=starts[place].timestamp_ms,
+            oldest_ms=oldest.get(place),
+            future=future[place].offset if place in future else None,
         )
         for place in wanted
     }

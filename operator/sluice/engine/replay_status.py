@@ -56,9 +56,9 @@ class ReplayReport:
     async def progress(self, job: ReplayJob, measured: ReplayProgress) -> bool:
         """Write progress if there is some, and if the last was written two seconds ago; True if it was written."""
         self._measure(job, measured)
-        last, now = self._written.get(job.key), self._now()
+        last, now = self._written.get(job.key), self._context.clock()
         before = job.status.progress
-        moved = before is None or (before.offsets_done, before.records) != (measured.offsets_done, measured.records)
+        moved = before is None or (before.positions, before.records) != (measured.positions, measured.records)
         if not moved or (last is not None and now - last < _PROGRESS_EVERY):
             return False
         self._written[job.key] = now
@@ -92,9 +92,10 @@ class ReplayReport:
         self.tell(job, Reason.REFUSED, message, "Warning")
         await self._end(job, found, ReplayPhase.REFUSED)
 
-    async def failed(self, job: ReplayJob, reason: Reason, message: str, measured: ReplayProgress) -> None:
+    async def failed(self, job: ReplayJob, reason: Reason, message: str, measured: ReplayProgress | None) -> None:
         """It can't go on."""
-        self._measure(job, measured)
+        if measured is not None:
+            self._measure(job, measured)
         own = [_holds(ConditionType.FAILED, reason, message)]
         found = conditions.stalled(job, self._now(), reason, message, own=own)
         self.tell(job, reason, message, "Warning")

@@ -12,6 +12,9 @@ from typing import Any, Final
 from sluice.api.base import Reason
 from sluice.api.replay import ReplayPlan, ReplayProgress
 
+FROM_THERE: Final = (
+    "going on would copy records twice: find out how far the target is, and make another ReplayJob from there"
+)
 _REASONS: Final = {"POSITION_LOST": Reason.POSITION_LOST, "RANGE_LOST": Reason.RANGE_LOST}
 
 
@@ -52,31 +55,35 @@ class Step(Enum):
 
 @dataclass(frozen=True)
 class Decision:
-    """The next step; ``reason`` and ``message`` of a failure."""
+    """The next step; ``reason`` and ``message`` of a failure, and whether the same replay made again must fail, too."""
 
     step: Step
     reason: Reason = Reason.RUNNING
     message: str = ""
+    for_good: bool = False
+
+
+def floor_of(plan: ReplayPlan, recorded: Sequence[int], seen: Mapping[int, int]) -> dict[int, int]:
+    """Below which no position can be, by partition: its start, what the status has recorded, what was seen since."""
+    known = recorded if len(recorded) == len(plan.partitions) else [0] * len(plan.partitions)
+    return {
+        p.partition: max(p.start, before, seen.get(p.partition, 0))
+        for p, before in zip(plan.partitions, known, strict=True)
+    }
 
 
 def decide(
     plan: ReplayPlan,
     positions: Mapping[int, Committed],
+    floor: Mapping[int, int],
     workers: Workers,
     started: datetime | None,
     deadline_seconds: int | None,
     now: datetime,
 ) -> Decision:
     """The next step. Completion is what positions say, whatever became of the workers."""
-    lost = [p.partition for p in plan.partitions if p.partition not in positions]
-    if lost:
-        some = ", ".join(map(str, lost[:5]))
-        return Decision(
-            Step.FAIL,
-            Reason.POSITION_LOST,
-            f"the committed position of {'partition' if len(lost) == 1 else 'partitions'} {some} is gone, and starting"
-            " again would copy records twice: find out how far the target is, and make another ReplayJob from there",
-        )
+    if lost := _lost(positions, floor):
+        return lost
     if all(positions[p.partition].offset >= p.end for p in plan.partitions):
         return Decision(Step.COMPLETE, Reason.COMPLETED)
     if workers.failure:
@@ -89,6 +96,28 @@ def decide(
             " the same replay made again goes on from there",
         )
     return Decision(Step.WATCH if workers.exist else Step.START)
+
+
+def _lost(positions: Mapping[int, Committed], floor: Mapping[int, int]) -> Decision | None:
+    """The end of a replay whose positions can't be right any more.
+
+    One that is gone is still gone for the same replay made again, unless somebody brought it back; one that went back
+    would look like any other.
+    """
+    gone = [number for number in floor if number not in positions]
+    if gone:
+        some = ", ".join(map(str, gone[:5]))
+        of = f"the committed position of {'partition' if len(gone) == 1 else 'partitions'} {some}"
+        return Decision(Step.FAIL, Reason.POSITION_LOST, f"{of} is gone; {FROM_THERE}")
+    back = [
+        f"partition {number} went back from {least} to {positions[number].offset}"
+        for number, least in floor.items()
+        if positions[number].offset < least
+    ]
+    if back:
+        message = f"the committed position of {', '.join(back[:5])}; {FROM_THERE}"
+        return Decision(Step.FAIL, Reason.POSITION_LOST, message, for_good=True)
+    return None
 
 
 def progress(
@@ -109,6 +138,7 @@ def progress(
             bytes=sum(position.bytes for position in positions.values()),
             records_per_second=round(max(0.0, rate)),
             seconds_left=0 if not left else round(left / speed) if speed > 0 else None,
+            positions=[positions[p.partition].offset for p in plan.partitions],
         ),
         Sample(now, done, records),
     )

@@ -23,7 +23,6 @@ from sluice.plan.replay import (
     make,
     run_name,
     share_out,
-    spec_hash,
 )
 
 NOW = datetime(2026, 11, 24, 12, tzinfo=UTC)
@@ -140,6 +139,13 @@ def test_partitions_that_the_source_has_not_are_refused() -> None:
     assert "no partition 9" in planned.refusal
 
 
+@pytest.mark.parametrize("name", ["sluice-replay-ledger", "__consumer_offsets"])
+def test_nothing_is_replayed_into_topics_of_kafka_and_sluice(name: str) -> None:
+    planned = make(spec(target={"topic": name}, ordering="AcceptReordering"), observed(KEPT), NOW)
+    assert planned.refusal is not None
+    assert "another target" in planned.refusal
+
+
 @pytest.mark.parametrize("why", ["compacted", "live"])
 def test_old_values_never_come_after_newer_ones_unasked(why: str) -> None:
     seen = observed(KEPT, cleanup_policy="compact,delete" if why == "compacted" else "delete")
@@ -170,6 +176,29 @@ def test_what_to_know_before_it_runs(seen: Observed, word: str) -> None:
     assert any(word in warning for warning in plan.warnings), plan.warnings
 
 
+def test_of_several_open_transactions_the_earliest_is_the_one_that_holds_back() -> None:
+    open_ones = (OpenTransaction(0, 1, 940), OpenTransaction(0, 2, 900), OpenTransaction(0, 3, 930))
+    plan = make(spec(), replace(observed(replace(KEPT, latest=950)), open_transactions=open_ones), NOW).plan
+    assert plan is not None
+    (warning,) = plan.warnings
+    assert "producer 2 in partition 0 since offset 900" in warning
+
+
+@pytest.mark.parametrize(("future", "warned"), [(None, False), (99, False), (100, True), (899, True), (900, False)])
+def test_records_of_the_range_that_are_too_far_in_the_future_for_the_target(future: int | None, warned: bool) -> None:
+    seen = observed(replace(KEPT, future=future), message_timestamp_after_max_ms="3600000")
+    plan = make(spec(), seen, NOW).plan
+    assert plan is not None
+    assert any("message.timestamp.after.max.ms" in warning for warning in plan.warnings) is warned
+
+
+def test_an_empty_range_has_no_records_to_warn_of() -> None:
+    seen = observed(replace(KEPT, oldest_ms=OLD), retention_ms="86400000")
+    plan = make(spec({"from": {"offset": 900}}), seen, NOW).plan
+    assert plan is not None
+    assert plan.warnings == []
+
+
 def test_an_ordinary_target_gives_no_warning() -> None:
     seen = observed(replace(KEPT, oldest_ms=OLD), retention_ms="-1", compression_type="producer")
     plan = make(spec(), seen, NOW).plan
@@ -187,9 +216,44 @@ def test_a_plan_has_the_same_hash_exactly_if_it_moves_the_same() -> None:
 
 
 def test_the_ledger_knows_a_replay_by_what_it_moves() -> None:
-    assert spec_hash(spec(parallelism=9, backoffLimit=1)) == spec_hash(spec())
-    assert spec_hash(spec(ordering="AcceptReordering")) != spec_hash(spec())
     key = ledger_key("ns", "job", spec())
     assert ledger_key("ns", "job", spec(runId="2")) != key
+    assert ledger_key("ns", "job", spec({"partitions": [1]})) != key
+    assert ledger_key("ns", "job", spec({"to": {"offset": 9}})) != key
+    assert ledger_key("ns", "job", spec(target={"topic": "other"})) != key
+    assert ledger_key("ns", "job", spec(clusterRef={"name": "other"})) != key
     assert run_name(key).startswith("sluice-replay-")
     assert len(run_name(key)) == len("sluice-replay-") + 12
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        (spec(parallelism=9, backoffLimit=1, dryRun=True), spec()),
+        # Consent to another order doesn't change what is copied, and a completed replay must not run again for it.
+        (spec(ordering="AcceptReordering"), spec()),
+        (spec({"partitions": [3, 1, 3]}), spec({"partitions": [1, 3]})),
+        (spec(clusterRef={"name": "demo", "namespace": "ns"}), spec()),
+        (spec({"from": {"at": "Earliest"}, "to": {"at": "Latest"}, "latenessSeconds": 3600}), spec()),
+        (spec({"to": {"time": "2013-02-01T00:00:00-05:00"}}), spec({"to": {"time": "2013-02-01T05:00:00Z"}})),
+    ],
+)
+def test_what_is_said_in_another_way_is_the_same_replay(one: ReplayJobSpec, other: ReplayJobSpec) -> None:
+    assert ledger_key("ns", "job", one) == ledger_key("ns", "job", other)
+
+
+def test_keys_stay_what_they_are_in_every_release() -> None:
+    """These stand in ledgers: with another value, completed replays would run again after an upgrade."""
+    whole = spec()
+    part = spec(
+        {
+            "from": {"offset": 7},
+            "to": {"time": "2013-02-01T00:00:00-05:00"},
+            "partitions": [2, 0],
+            "latenessSeconds": 60,
+        },
+        runId="second/run",
+        clusterRef={"name": "demo", "namespace": "kafka"},
+    )
+    assert ledger_key("ns", "job", whole) == "ns/job/v1/0702e57b50"
+    assert ledger_key("ns", "job", part) == "ns/job/v1/728cd861db/second/run"

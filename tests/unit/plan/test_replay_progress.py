@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -10,7 +11,7 @@ import pytest
 
 from sluice.api.base import Reason
 from sluice.api.replay import PartitionRange, ReplayPlan
-from sluice.plan.replay_progress import Committed, Sample, Step, Workers, decide, progress, worker_state
+from sluice.plan.replay_progress import Committed, Sample, Step, Workers, decide, floor_of, progress, worker_state
 
 NOW = datetime(2026, 11, 24, tzinfo=UTC)
 PLAN = ReplayPlan(
@@ -30,10 +31,16 @@ AT_WORK = Workers(exist=True)
 FAILED = Workers(True, (Reason.WORKER_FAILED, "they failed"))
 
 
+START = floor_of(PLAN, (), {})
+
+
 def step(
-    positions: dict[int, Committed], workers: Workers = AT_WORK, deadline: int | None = None
+    positions: dict[int, Committed],
+    workers: Workers = AT_WORK,
+    deadline: int | None = None,
+    floor: Mapping[int, int] = START,
 ) -> tuple[Step, Reason]:
-    found = decide(PLAN, positions, workers, NOW - timedelta(seconds=60), deadline, NOW)
+    found = decide(PLAN, positions, floor, workers, NOW - timedelta(seconds=60), deadline, NOW)
     return found.step, found.reason
 
 
@@ -51,6 +58,31 @@ def test_a_missing_position_fails_even_before_workers_are_started() -> None:
     assert step({0: HALF[0]}, Workers(exist=False)) == (Step.FAIL, Reason.POSITION_LOST)
 
 
+@pytest.mark.parametrize("workers", [AT_WORK, FAILED, Workers(exist=False)])
+@pytest.mark.parametrize(
+    ("floor", "partition", "offset"),
+    [
+        (START, 0, 99),  # before the range
+        (floor_of(PLAN, [350, 250], {}), 1, 249),  # before what the status says
+        (floor_of(PLAN, [], {0: 350}), 0, 349),  # before what was seen since
+        (floor_of(PLAN, [600, 500], {}), 0, 599),  # a finished partition too: a worker would go on from there
+    ],
+)
+def test_a_position_that_went_back_fails_it(
+    workers: Workers, floor: Mapping[int, int], partition: int, offset: int
+) -> None:
+    moved = ALL | {partition: Committed(offset, 0, 0)}
+    found = decide(PLAN, moved, floor, workers, NOW, None, NOW)
+    assert (found.step, found.reason) == (Step.FAIL, Reason.POSITION_LOST)
+    assert found.for_good
+    assert f"partition {partition} went back from {floor[partition]} to {offset}" in found.message
+
+
+def test_the_floor_is_the_highest_that_is_known() -> None:
+    assert floor_of(PLAN, [300, 250], {0: 350, 1: 200}) == {0: 350, 1: 250}
+    assert floor_of(PLAN, [50], {}) == {0: 100, 1: 0}  # positions of another plan say nothing
+
+
 def test_failed_workers_and_deadlines_fail_it() -> None:
     assert step(HALF, FAILED) == (Step.FAIL, Reason.WORKER_FAILED)
     assert step(HALF, deadline=60) == (Step.FAIL, Reason.DEADLINE_EXCEEDED)
@@ -61,6 +93,7 @@ def test_progress_counts_offsets_in_the_range_and_records_that_were_written() ->
     first, sample = progress(PLAN, HALF, None, NOW)
     assert (first.offsets_done, first.percent, first.records, first.bytes) == (500, 50, 450, 4500)
     assert (first.records_per_second, first.seconds_left) == (0, None)
+    assert first.positions == [350, 250]
     later = {0: Committed(450, 300, 3000), 1: Committed(250, 250, 2500)}
     second, _ = progress(PLAN, later, sample, NOW + timedelta(seconds=4))
     assert (second.records_per_second, second.seconds_left) == (25, 16)
