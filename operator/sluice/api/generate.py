@@ -1,6 +1,6 @@
 """``python -m sluice.api.generate [--check]``: writes what is made from the models, or says what is out of date.
 
-Made are ``crds/``, the Helm chart's copy of them, and ``docs/reference/``.
+Made are ``crds/``, the Helm chart's copy of them, and ``docs/reference/``, the page of the metrics included.
 """
 
 from __future__ import annotations
@@ -9,17 +9,21 @@ import argparse
 import sys
 from collections.abc import Mapping
 from functools import cache
+from importlib import import_module
 from pathlib import Path
 from typing import Any, Final
 
 import yaml
 
 from sluice.api.crd import crds
-from sluice.api.reference import pages
 
 ROOT: Final = Path(__file__).resolve().parents[3]
 """The checkout."""
 _HEADER: Final = "# Generated from operator/sluice/api by `python -m sluice.api.generate`; do not edit.\n"
+_REFERENCE: Final = ("sluice.api.reference", "sluice.observability.reference")
+"""Modules whose ``pages()`` make ``docs/reference/``. By name: models know nothing of the layers above theirs, and this
+command, which knows all that is generated, is no part of what they are used for."""
+_NO_KINDS: Final = "\nBesides: the operator's [metrics](metrics.md).\n"
 
 
 @cache
@@ -29,8 +33,11 @@ def generated() -> Mapping[Path, str]:
     for name, body in crds().items():
         files[Path("crds") / name] = _HEADER + _yaml(body)
         files[Path("helm/sluice/templates/crds") / name] = _HEADER + chart_template(body)
-    for name, text in pages().items():
-        files[Path("docs/reference") / name] = text
+    folder = Path("docs/reference")
+    for module in _REFERENCE:
+        pages: dict[str, str] = import_module(module).pages()
+        files |= {folder / name: text for name, text in pages.items()}
+    files[folder / "README.md"] += _NO_KINDS
     return files
 
 
