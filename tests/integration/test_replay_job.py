@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import contextlib
 import json
 from collections.abc import AsyncIterator, Iterator
 from datetime import timedelta
@@ -11,24 +12,33 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from confluent_kafka import KafkaException
 from cryptography import x509
 
 from sluice.api.base import Reason
 from sluice.api.objects import Key
+from sluice.engine import replay as engine
 from sluice.engine.errors import WaitingError
 from sluice.engine.reconciler import Outcome
 from sluice.engine.replay import ReplayJobReconciler
 from sluice.kafka.admin import KafkaAdmin
-from sluice.plan.observed import AclBinding, NewTopic
+from sluice.kafka.errors import KafkaUnreachableError
+from sluice.kube.errors import InvalidError
+from sluice.plan.observed import AclBinding, NewTopic, TopicPartition
 from sluice.plan.replay import ledger_key, run_name
-from sluice.replay.assignment import Assignment
+from sluice.plan.replay_progress import Committed
+from sluice.replay.assignment import Assignment, transactional_id
+from sluice.replay.group_positions import commit_starts, read_positions, recommit
+from sluice.replay.ledger import TOPIC as LEDGER
 from sluice.replay.ledger import Ledger, LedgerState
+from sluice.replay.transaction import Transactions
 from sluice.replay.worker import connection_settings
 from tests.integration.support.replay import (
     JANUARY_2013,
     KEEP,
     Replay,
     fill,
+    make_replay,
     producer,
     read_back,
     records,
@@ -288,6 +298,35 @@ async def test_a_dry_run_plans_and_moves_nothing(outside: World, kafka: KafkaClu
     assert (await outside.body(key))["metadata"].get("finalizers") is None
 
 
+async def test_warnings_are_of_the_range_and_not_of_the_whole_log(outside: World, kafka: KafkaCluster) -> None:
+    source, target = f"{outside.namespace}.source", f"{outside.namespace}.target"
+    early = (*KEEP, ("message.timestamp.after.max.ms", str(10**15)))
+    strict = (("retention.ms", "86400000"), ("message.timestamp.after.max.ms", "3600000"))
+    await outside.admin.create_topics([NewTopic(source, 1, 1, early), NewTopic(target, 1, 1, strict)])
+    now = int(outside.now.timestamp() * 1000)
+    for time in (JANUARY_2013, now, now + 86_400_000):  # a batch each
+        client = producer(kafka)
+        client.produce(source, value=b"x", partition=0, timestamp=time)
+        client.flush(30)
+
+    async def warnings(name: str, start: int, end: int) -> str:
+        range_ = {"from": {"offset": start}, "to": {"offset": end}}
+        spec = {"source": {"topic": source, "range": range_}, "target": {"topic": target}, "dryRun": True}
+        key = await outside.apply("ReplayJob", name, spec)
+        return " ".join((await until(outside, key, "Planned"))["plan"].get("warnings", ()))
+
+    assert "as old as 2013-01-01" in await warnings("old", 0, 2)
+    present = await warnings("present", 1, 2)
+    assert "as old as" not in present
+    assert "max.ms" not in present
+    assert "message.timestamp.after.max.ms" in await warnings("future", 1, 3)
+
+
+async def test_topics_of_sluice_itself_are_no_targets(outside: World) -> None:
+    with pytest.raises(InvalidError, match="choose another target"):
+        await apply(outside, "source", LEDGER)
+
+
 async def test_topics_that_are_missing_are_waited_for(outside: World) -> None:
     key = await apply(outside, "nowhere", "nowhere-else")
     outcome = (await outside.reconcile(key))[key]
@@ -417,6 +456,74 @@ async def test_a_lost_position_fails_and_never_starts_again(outside: World, kafk
     assert await outside.condition(key, "Failed") == ("True", "PositionLost")
 
 
+async def test_start_positions_that_come_late_do_not_take_back_what_a_worker_has_done(
+    outside: World, kafka: KafkaCluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A former leader is held up for as long as it takes, between any two of its requests."""
+    source, target = await topics(outside, 1)
+    await asyncio.to_thread(fill, kafka, source, 100)
+    place = TopicPartition(source, 0)
+    for number, step in enumerate(("start", "commit_positions", "end")):
+        run = f"late-{number}-{outside.namespace}"
+
+        original = getattr(Transactions, step)
+
+        async def held_up(self: Transactions, *args: Any, original: Any = original, run: str = run) -> Any:
+            monkeypatch.undo()
+            await commit_starts(outside.admin, lambda: None, run, {0: {place: 0}})
+            replay = await asyncio.to_thread(make_replay, kafka, tmp_path / run, source, target, run=run)
+            assert (await asyncio.to_thread(replay.run))[0] == 0
+            return await original(self, *args)
+
+        monkeypatch.setattr(Transactions, step, held_up)
+        with contextlib.suppress(KafkaUnreachableError):
+            await commit_starts(outside.admin, lambda: None, run, {0: {place: 0}})
+        position = (await read_positions(outside.admin, run))[place]
+        assert (position.offset, position.records) == (100, 100), step
+
+
+async def test_start_positions_are_there_once_they_are_committed(outside: World, kafka: KafkaCluster) -> None:
+    source, _ = await topics(outside, 4)
+    run, places = f"starts-{outside.namespace}", [TopicPartition(source, number) for number in range(4)]
+    await recommit(outside.admin, run, {places[1]: Committed(77, 7, 700)})
+    shards = {0: {places[0]: 5, places[1]: 5}, 1: {places[2]: 6, places[3]: 0}}
+    await commit_starts(outside.admin, lambda: None, run, shards)
+    found = await read_positions(outside.admin, run)
+    assert found == {
+        places[0]: Committed(5, 0, 0),
+        places[1]: Committed(77, 7, 700),
+        places[2]: Committed(6, 0, 0),
+        places[3]: Committed(0, 0, 0),
+    }
+    await commit_starts(outside.admin, lambda: None, run, shards)
+    assert await read_positions(outside.admin, run) == found
+
+
+@pytest.mark.parametrize("how", ["deadline", "deleted"])
+async def test_what_a_worker_leaves_open_holds_up_no_reader(outside: World, kafka: KafkaCluster, how: str) -> None:
+    source, target = await topics(outside, 1)
+    await asyncio.to_thread(fill, kafka, source, 10)
+    key = await apply(outside, source, target, activeDeadlineSeconds=60)
+    await started(outside, key)
+    worker = producer(kafka, **{"transactional.id": transactional_id(run_of(outside, key)[1], 0)})
+    await asyncio.to_thread(worker.init_transactions, 30)
+    worker.begin_transaction()
+    worker.produce(target, value=b"half", partition=0)
+    await asyncio.to_thread(worker.flush, 30)
+    place = TopicPartition(target, 0)
+    assert await outside.admin.stable_offsets([place]) == {place: 0}
+    if how == "deadline":
+        outside.now += timedelta(seconds=61)
+        await until(outside, key, "Failed")
+    else:
+        await outside.delete(key)
+    await outside.settle(key)
+    assert await outside.admin.stable_offsets([place]) == await outside.admin.latest_offsets([place])
+    with pytest.raises(KafkaException):
+        await asyncio.to_thread(worker.commit_transaction, 30)
+    assert await asyncio.to_thread(read_back, kafka, target) == {}
+
+
 async def test_deadline_and_time_to_live(outside: World, kafka: KafkaCluster) -> None:
     source, target = await topics(outside, 1)
     await asyncio.to_thread(fill, kafka, source, 10)
@@ -527,6 +634,7 @@ async def test_an_operator_killed_after_each_single_effect_goes_on_where_it_was(
     for client, names in (
         (here.kube, ("create", "create_if_absent", "apply", "patch", "delete")),
         (here.admin, ("write", "create_acls", "delete_acls_of", "create_topics")),
+        (engine, ("commit_starts",)),
     ):
         for name in names:
             monkeypatch.setattr(client, name, dying(getattr(client, name)))
