@@ -16,6 +16,10 @@ from pathlib import Path
 from typing import Final
 
 _MARK: Final = "SLUICE_EMBEDDED_CLUSTER"
+_LONGEST_EXEC: Final = 10.0
+"""Seconds."""
+_ENV_START: Final = 47
+"""Place in ``/proc/<pid>/stat``, counted from the state on."""
 
 
 class Processes:
@@ -69,18 +73,21 @@ class Processes:
 def _environment(pid: int) -> bytes:
     """The environment of a process; empty if it has ended (a zombie's is too) or is the kernel's own.
 
-    In the middle of an exec it reads as empty for a moment, although the process runs: that is waited out.
+    In the middle of an exec it reads as empty although the process runs (proc(5): ``env_start`` isn't set yet), for as
+    long as it takes to read the program from the disk: that is waited out.
     """
     folder = Path(f"/proc/{pid}")
+    deadline = time.monotonic() + _LONGEST_EXEC
     try:
-        for _ in range(50):
-            if found := (folder / "environ").read_bytes():
-                return found
+        while not (found := (folder / "environ").read_bytes()) and time.monotonic() < deadline:
             (folder / "exe").readlink()  # raises for a zombie and for the kernel's own
+            env_start = (folder / "stat").read_text().rpartition(")")[2].split()[_ENV_START]
+            if env_start != "0":  # it really has none
+                return (folder / "environ").read_bytes()
             time.sleep(0.001)
     except OSError:
-        pass
-    return b""
+        return b""
+    return found
 
 
 def kill(pids: Iterable[int]) -> None:
