@@ -2,23 +2,25 @@
 
 from __future__ import annotations
 
+import asyncio
 import random
 import signal
-import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import pytest
 from kafka import KafkaAdminClient
-from kafka.admin import UpdateFeatureType
 from kafka.structs import TopicPartition as KafkaPlace
 
-from sluice.plan.observed import TopicPartition
+from sluice.plan.observed import NewTopic, TopicPartition
 from sluice.replay.assignment import Access, Limits
-from sluice.replay.errors import ExitCode
+from sluice.replay.errors import DoubtError, ExitCode
+from sluice.replay.transaction import Position, Transactions
+from sluice.replay.worker import Worker
 from tests.integration.support.replay import (
     JANUARY_2013,
+    Replay,
     fill,
     make_replay,
     make_topic,
@@ -36,9 +38,24 @@ from tests.support.processes import wait_until
 
 @pytest.fixture(scope="module")
 def broker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[KafkaCluster]:
-    """A broker that compacts at once."""
-    config = {"log.cleaner.backoff.ms": "100", "log.initial.task.delay.ms": "100"}
+    """A broker that compacts at once, and wants credentials again every two seconds."""
+    config = {
+        "log.cleaner.backoff.ms": "100",
+        "log.initial.task.delay.ms": "100",
+        "connections.max.reauth.ms": "2000",
+    }
     with start_cluster(tmp_path_factory.mktemp("replay") / "cluster", config=config, tls=True) as cluster:
+        yield cluster
+
+
+@pytest.fixture(scope="module")
+def old(tmp_path_factory: pytest.TempPathFactory) -> Iterator[KafkaCluster]:
+    """A broker without KIP-890 part 2."""
+    features = {"transaction.version": 1}
+    with start_cluster(tmp_path_factory.mktemp("old") / "cluster", features=features) as cluster:
+        client = KafkaAdminClient(bootstrap_servers=cluster.bootstrap)
+        assert client.describe_features()["transaction.version"]["finalized"] == (1, 1)
+        client.close()
         yield cluster
 
 
@@ -163,29 +180,113 @@ def test_credentials_from_files(broker: KafkaCluster, tmp_path: Path, listener: 
     assert (code, summary["records"]) == (0, 500), summary
 
 
+def moved(replay: Replay) -> int:
+    """How far all positions are, together."""
+    return sum(position.offset for position in replay.positions().values())
+
+
 def test_killed_twenty_times_and_still_once(broker: KafkaCluster, tmp_path: Path) -> None:
     source, target = make_topic(broker, 3), make_topic(broker, 3)
     fill(broker, source, 60_000, 3)
     # Small transactions and buffers, so that death comes at every step.
-    limits = Limits(transaction_bytes=40_000, buffer_bytes=60_000, fetch_bytes=30_000, request_bytes=20_000)
+    limits = Limits(transaction_bytes=10_000, buffer_bytes=60_000, fetch_bytes=30_000, request_bytes=10_000)
     replay = make_replay(broker, tmp_path, source, target, limits=limits)
     chance = random.Random(20)  # noqa: S311
-    kills = 0
-    while kills < 20:
+    end = sum(part.end for part in replay.plan.slices)
+    reached: list[int] = []
+    for _ in range(20):
+        before = moved(replay)
         worker = replay.start()
-        try:
-            worker.wait(0.35 + chance.random() * 0.45)
-        except subprocess.TimeoutExpired:
-            worker.kill()
-            kills += 1
-            worker.communicate()
-        else:
-            outcome(worker)
+        wait_until(lambda before=before: moved(replay) > before, 60, "a commit of this worker")  # type: ignore[misc]
+        time.sleep(chance.random() * 0.03)
+        worker.kill()
+        worker.communicate()
+        reached.append(moved(replay))
+        if reached[-1] == end:
             break
+    assert sum(0 < position < end for position in reached) >= 5, "kills in the middle of the copy"
     code, summary = replay.run()
     assert (code, summary["records"]) == (0, 60_000)
     assert records(read_back(broker, target, 3)) == records(read_back(broker, source, 3))
-    assert kills >= 5
+
+
+@pytest.mark.parametrize("version", [1, 2])
+def test_a_session_that_fails_with_an_open_transaction_goes_on_in_the_same_process(
+    broker: KafkaCluster, old: KafkaCluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, version: int
+) -> None:
+    kafka = {1: old, 2: broker}[version]
+    source, target = make_topic(kafka), make_topic(kafka)
+    fill(kafka, source, 20_000)
+    limits = Limits(transaction_bytes=50_000, buffer_bytes=60_000, fetch_bytes=30_000, request_bytes=20_000)
+    replay = make_replay(kafka, tmp_path, source, target, limits=limits)
+    faults = iter([None, None, DoubtError("on order"), None, DoubtError("on order")])
+    commit = Transactions.commit_positions
+
+    async def commit_or_fail(self: Transactions, positions: Mapping[TopicPartition, Position]) -> None:
+        if (fault := next(faults, None)) is not None:
+            raise fault
+        await commit(self, positions)
+
+    monkeypatch.setattr(Transactions, "commit_positions", commit_or_fail)
+    counts = asyncio.run(Worker(replay.plan, tmp_path, 0).run())
+    assert next(faults, "all met") == "all met"
+    assert counts is not None
+    assert counts.records == 20_000
+    assert records(read_back(kafka, target)) == records(read_back(kafka, source))
+
+
+def test_credentials_are_shown_again_while_copying(broker: KafkaCluster, tmp_path: Path) -> None:
+    count = 200_000
+    source, target = make_topic(broker), make_topic(broker)
+    client = producer(broker, **{"batch.num.messages": 4, "linger.ms": 1000, "queue.buffering.max.messages": 10**6})
+    for number in range(count):
+        client.produce(source, value=str(number).encode(), partition=0, timestamp=JANUARY_2013)
+    client.flush(60)
+    on_kafka(broker, lambda admin: admin.upsert_scram("again", "secret"))
+    assert broker.ca is not None
+    (tmp_path / "ca.crt").write_text(broker.ca.ca_pem)
+    (tmp_path / "username").write_text("again")
+    (tmp_path / "password").write_text("secret")
+    access = Access(tuple(broker.bootstrap_of("SCRAM").split(",")), tls=True, sasl_mechanism="SCRAM-SHA-512")
+    # A small batch a request, so that requests are under way all the time, for longer than a session of SASL lives.
+    limits = Limits(transaction_bytes=50_000, request_bytes=1)
+    replay = make_replay(broker, tmp_path, source, target, access=access, limits=limits)
+    worker = replay.start()
+    wait_until(lambda: moved(replay) > 0, 60, "the first commit")
+    started, before = time.monotonic(), moved(replay)
+    wait_until(lambda: time.monotonic() - started > 5, 10, "two proofs of each connection")
+    assert before < moved(replay) < count, "it copies all the time"
+    worker.terminate()
+    _, err = worker.communicate(timeout=30)
+    assert worker.returncode == ExitCode.STOPPED, err
+    assert "closed the connection" not in err
+    copied = records(read_back(broker, target))[0]
+    assert copied == records(read_back(broker, source))[0][: len(copied)]
+
+
+def test_a_transaction_that_hangs_in_the_source_is_named_and_not_waited_for(
+    broker: KafkaCluster, tmp_path: Path
+) -> None:
+    source, target = make_topic(broker), make_topic(broker)
+    fill(broker, source, 100)
+    hanging = producer(broker, **{"transactional.id": f"hanging-{source}"})
+    hanging.init_transactions(30)
+    hanging.begin_transaction()
+    hanging.produce(source, value=b"hanging", partition=0, timestamp=JANUARY_2013)
+    assert hanging.flush(30) == 0
+    fill(broker, source, 100, start=100)
+    frozen = make_replay(broker, tmp_path / "frozen", source, target)
+    assert frozen.plan.slices[0].end == 100, "the range ends where the transaction holds it"
+    assert frozen.run()[0] == 0
+    beyond = make_replay(broker, tmp_path / "beyond", source, target, ranges={0: (100, 201)})
+    smaller(beyond, stall_seconds=3)
+    code, summary = beyond.run()
+    assert code == ExitCode.GAVE_UP
+    assert f"{source}-0 at offset 100 of 201" in summary["error"]
+    assert "a transaction holds them back" in summary["error"]
+    hanging.abort_transaction(30)
+    assert beyond.run()[0] == 0
+    assert records(read_back(broker, target)) == records(read_back(broker, source))
 
 
 def test_two_workers_of_one_shard_the_older_is_fenced(broker: KafkaCluster, tmp_path: Path) -> None:
@@ -247,24 +348,44 @@ def test_a_target_that_is_made_again_is_not_the_planned_one(broker: KafkaCluster
     assert "made again" in summary["error"]
 
 
-def test_clusters_without_kip_890_part_two(tmp_path: Path) -> None:
-    with start_cluster(tmp_path / "cluster") as old:
-        client = KafkaAdminClient(bootstrap_servers=old.bootstrap)
-        client.update_features({"transaction.version": (UpdateFeatureType.SAFE_DOWNGRADE, 1)})
-        assert client.describe_features()["transaction.version"]["finalized"] == (1, 1)
-        client.close()
-        source, target = make_topic(old, 2), make_topic(old, 2)
-        fill(old, source, 40_000, 2)
-        limits = Limits(transaction_bytes=50_000, buffer_bytes=60_000, fetch_bytes=30_000, request_bytes=20_000)
-        replay = make_replay(old, tmp_path / "plan", source, target, limits=limits)
-        for pause in (0.5, 0.6, 0.7):
-            worker = replay.start()
-            time.sleep(pause)
-            worker.kill()
-            worker.communicate()
-        code, summary = replay.run()
-        assert (code, summary["records"]) == (0, 40_000), summary
-        assert records(read_back(old, target, 2)) == records(read_back(old, source, 2))
+def test_a_source_that_is_made_again_under_its_name_is_not_the_planned_one(
+    broker: KafkaCluster, tmp_path: Path
+) -> None:
+    source, target = make_topic(broker), make_topic(broker)
+    fill(broker, source, 60_000)
+    replay = make_replay(broker, tmp_path, source, target)
+    smaller(replay, transaction_bytes=10_000, buffer_bytes=30_000, fetch_bytes=20_000, request_bytes=10_000)
+    worker = replay.start()
+    wait_until(lambda: moved(replay) > 0, 30, "the first commit")
+
+    on_kafka(broker, lambda admin: admin.delete_topics([source]))
+    new = NewTopic(source, 1, 1, ())
+    made = lambda: on_kafka(broker, lambda admin: admin.create_topics([new]))[source] is None  # noqa: E731
+    wait_until(made, 30, "the old topic's end")
+    fill(broker, source, 1000, start=10**6)
+    code, summary = outcome(worker)
+    assert code == ExitCode.REFUSED
+    assert "made again" in summary["error"]
+    times = [timestamp for _, _, timestamp, _ in records(read_back(broker, target))[0]]
+    assert times
+    assert max(times) < JANUARY_2013 + 60_000, "nothing of the new topic"
+
+
+def test_clusters_without_kip_890_part_two(old: KafkaCluster, tmp_path: Path) -> None:
+    source, target = make_topic(old, 2), make_topic(old, 2)
+    fill(old, source, 40_000, 2)
+    limits = Limits(transaction_bytes=50_000, buffer_bytes=60_000, fetch_bytes=30_000, request_bytes=20_000)
+    replay = make_replay(old, tmp_path, source, target, limits=limits)
+    for _ in range(3):
+        before = moved(replay)
+        worker = replay.start()
+        wait_until(lambda before=before: moved(replay) > before, 60, "a commit of this worker")  # type: ignore[misc]
+        worker.kill()
+        worker.communicate()
+    assert moved(replay) < sum(part.end for part in replay.plan.slices)
+    code, summary = replay.run()
+    assert (code, summary["records"]) == (0, 40_000), summary
+    assert records(read_back(old, target, 2)) == records(read_back(old, source, 2))
 
 
 def test_a_leader_that_dies_in_the_middle(tmp_path: Path) -> None:
