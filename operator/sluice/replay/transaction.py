@@ -274,7 +274,10 @@ class Transactions:
             code = min(fatal or problems)
             what = f"{message.name} for {key}"
             if code == PRODUCER_FENCED or (code == INVALID_PRODUCER_EPOCH and message.name.startswith("InitProducer")):
-                raise FencedError(f"another worker took over {self.transactional_id} ({code_name(code)})")
+                raise FencedError(
+                    f"another worker took over {self.transactional_id}, or a transaction ran into its timeout"
+                    f" ({code_name(code)})"
+                )
             if fatal or time.monotonic() > deadline:
                 raise_for(code, what)
             if problems & _MOVED:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import random
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -11,7 +12,14 @@ from typing import Any
 import pytest
 from kafka.protocol.consumer import FetchRequest
 from kafka.protocol.metadata import FindCoordinatorRequest
-from kafka.protocol.producer import EndTxnRequest, InitProducerIdRequest, ProduceRequest, TxnOffsetCommitRequest
+from kafka.protocol.producer import (
+    AddOffsetsToTxnRequest,
+    AddPartitionsToTxnRequest,
+    EndTxnRequest,
+    InitProducerIdRequest,
+    ProduceRequest,
+    TxnOffsetCommitRequest,
+)
 
 from sluice.replay import worker as worker_module
 from sluice.replay.assignment import Access, Assignment, Limits, Slice, TopicRoute
@@ -22,6 +30,14 @@ from tests.support.fake_kafka import SOURCE, TARGET, FakeKafka, Lost, kafka_id
 from tests.unit.replay.test_selection import batch
 
 SMALL = Limits(transaction_bytes=150, buffer_bytes=2000, fetch_bytes=500, request_bytes=100, stall_seconds=10)
+TRANSACTIONAL = (
+    InitProducerIdRequest,
+    AddPartitionsToTxnRequest,
+    AddOffsetsToTxnRequest,
+    ProduceRequest,
+    TxnOffsetCommitRequest,
+    EndTxnRequest,
+)
 LONG = Limits(buffer_bytes=2000, fetch_bytes=500, request_bytes=100, stall_seconds=10)
 """One transaction for all."""
 BATCHES = 30
@@ -57,6 +73,20 @@ async def test_a_request_that_is_lost_before_or_after_it_was_done(version: int, 
         assert counts is not None
         assert counts.records == BATCHES * PER_BATCH
         assert kafka.count(InitProducerIdRequest) > 1
+
+
+@pytest.mark.parametrize("version", [1, 2])
+@pytest.mark.parametrize("seed", range(15))
+async def test_any_number_of_losses_in_any_order(version: int, seed: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(worker_module, "_FIRST_PAUSE", 0.001)
+    monkeypatch.setattr(worker_module, "_LONGEST_PAUSE", 0.01)
+    chance = random.Random(seed)  # noqa: S311
+    async with FakeKafka(transaction_version=version) as kafka:
+        for request_type in TRANSACTIONAL:
+            faults = chance.choices((0, Lost.BEFORE, Lost.AFTER), (8, 1, 1), k=60)
+            kafka.script(request_type, *faults)
+        await run(kafka)
+        assert kafka.values == VALUES
 
 
 @pytest.mark.parametrize(("version", "code"), [(2, 51), (1, 51), (1, 19)])
