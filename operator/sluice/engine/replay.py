@@ -168,7 +168,7 @@ class ReplayJobReconciler:
             await ledger.write(entry)
         route = await self._route(job)
         made = await self._let_in(job, admin, route)
-        if made.note:
+        if made.note and made.note not in entry.plan.warnings:
             warnings = [*entry.plan.warnings, made.note]
             entry = replace(entry, plan=entry.plan.model_copy(update={"warnings": warnings}))
             self._report.tell(job, Reason.RUNNING, made.note, "Warning")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
@@ -267,8 +267,3 @@ async def _recommit(kafka: ReplayKafka, _: str, positions: Mapping[TopicPartitio
 
 async def _end_transactions(kafka: ReplayKafka, _: Any, run: str, shards: int) -> None:
     kafka.did.append(f"transactions of {shards} ended")
-
-
-def entry_of(found: LedgerEntry, **changes: Any) -> LedgerEntry:
-    """An entry with something else in it."""
-    return replace(found, **changes)

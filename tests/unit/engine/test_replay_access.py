@@ -71,6 +71,10 @@ async def test_where_passwords_are_not_ours_to_set_the_clusters_own_are_used_and
     here.restart()
     await here.reconcile()
     assert here.status["plan"]["warnings"] == [warning]
+    here.kafka.ledger.clear()
+    here.restart()
+    await here.reconcile()
+    assert here.status["plan"]["warnings"] == [warning]
     here.mark_deleted(JOB)
     await here.reconcile()  # nothing of its own is there to be taken away, and asking would be refused, too
     assert (here.secret(), here.finalizers) == (None, [])
