@@ -11,7 +11,7 @@ from collections.abc import Generator, Iterator
 
 import pytest
 
-from e2e.cluster.provider import kubeconfig_path
+from e2e.cluster.state import kubeconfig_path
 from e2e.support import artifacts, objects
 from e2e.support.cluster import KafkaCluster
 from e2e.support.environment import SYSTEM_NAMESPACE, Environment, connect, prepare

@@ -9,7 +9,8 @@ from pathlib import Path
 
 from e2e.cluster.embedded import binaries
 from e2e.cluster.progress import say
-from e2e.cluster.provider import NAMES, ClusterError, choose, kubeconfig_path
+from e2e.cluster.provider import NAMES, choose
+from e2e.cluster.state import ClusterError, kubeconfig_path
 from hack.cache import locked
 
 

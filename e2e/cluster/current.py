@@ -10,7 +10,7 @@ from pathlib import Path
 
 from e2e.cluster import marks
 from e2e.cluster.embedded import binaries
-from e2e.cluster.provider import ClusterError, claim_state, kubeconfig_path, remove_state, state_folder
+from e2e.cluster.state import ClusterError, claim_state, kubeconfig_path, remove_state, state_folder
 
 
 class Current:

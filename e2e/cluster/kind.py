@@ -11,7 +11,7 @@ import yaml
 
 from e2e.cluster.embedded import binaries
 from e2e.cluster.progress import step
-from e2e.cluster.provider import ClusterError, claim_state, kubeconfig_path, remove_state, state_folder
+from e2e.cluster.state import ClusterError, claim_state, kubeconfig_path, remove_state, state_folder
 
 NODE_IMAGE: Final = "kindest/node:v1.35.8@sha256:07b2536e30b803ed61d1677a79df6115f798ce64c80f9e22f6ed45afd09323c0"
 """Of the images that the release of kind in ``embedded/kind/go.mod`` was published with, that of our Kubernetes' minor

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final
 
-from e2e.cluster.provider import ClusterError
+from e2e.cluster.state import ClusterError
 
 SYSTEM_NAMESPACE: Final = "sluice-system"
 RELEASE: Final = "sluice"

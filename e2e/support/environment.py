@@ -20,7 +20,8 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from e2e.cluster import marks
 from e2e.cluster.embedded import binaries
-from e2e.cluster.provider import choose, kubeconfig_path
+from e2e.cluster.provider import choose
+from e2e.cluster.state import kubeconfig_path
 from e2e.support.kubectl import Kubectl, KubectlError, WaitTimeoutError
 from hack.cache import locked
 

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Final
 
 from e2e.cluster.progress import say, step
-from e2e.cluster.provider import ClusterError
+from e2e.cluster.state import ClusterError
 from hack.cache import cache_folder, locked, work_folder
 
 HERE: Final = Path(__file__).parent

@@ -17,7 +17,7 @@ from e2e.cluster.embedded.api import Api, ApiError
 from e2e.cluster.embedded.node import Node
 from e2e.cluster.embedded.processes import Processes
 from e2e.cluster.progress import say, step
-from e2e.cluster.provider import ClusterError, claim_state, kubeconfig_path, remove_state, state_folder
+from e2e.cluster.state import ClusterError, claim_state, kubeconfig_path, remove_state, state_folder
 from hack.cache import ROOT
 
 _PORT: Final = 6443

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from e2e.cluster.embedded import cgroups, network
 from e2e.cluster.embedded.processes import Processes, kill, wait_gone
-from e2e.cluster.provider import ClusterError, remove_state
+from e2e.cluster.state import ClusterError, remove_state
 
 _DETACH = 2  # MNT_DETACH of umount(2)
 

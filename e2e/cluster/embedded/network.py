@@ -10,7 +10,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, Final
 
-from e2e.cluster.provider import ClusterError
+from e2e.cluster.state import ClusterError
 
 PODS: Final = "10.244.0.0/16"
 _BRIDGE: Final = "sluice"

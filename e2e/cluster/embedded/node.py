@@ -10,7 +10,7 @@ from pathlib import Path
 
 from e2e.cluster.embedded import binaries, cgroups, image, network, packages, pki
 from e2e.cluster.embedded.processes import Processes
-from e2e.cluster.provider import ClusterError
+from e2e.cluster.state import ClusterError
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ from typing import Final
 
 from e2e.cluster.embedded import binaries
 from e2e.cluster.progress import say, step
-from e2e.cluster.provider import ClusterError
+from e2e.cluster.state import ClusterError
 
 CNI_PLUGINS: Final = (Path("/usr/lib/cni"), Path("/opt/cni/bin"))
 _PROGRAMS: Final = {

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from e2e.cluster.embedded import cgroups, leftovers, network, packages
-from e2e.cluster.provider import ClusterError
+from e2e.cluster.state import ClusterError
 
 MACHINES = """\
 *nat

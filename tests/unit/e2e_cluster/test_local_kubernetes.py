@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from e2e.cluster import kind, provider
+from e2e.cluster import kind, provider, state
 from e2e.cluster.embedded import binaries, image, packages, volumes
 from e2e.cluster.embedded.processes import Processes, kill, wait_gone
 
@@ -70,25 +70,25 @@ def test_a_folder_with_something_else_in_it_is_neither_taken_nor_removed(
 ) -> None:
     monkeypatch.setenv("SLUICE_STATE", str(tmp_path))
     (tmp_path / "thesis.tex").touch()
-    with pytest.raises(provider.ClusterError, match="set SLUICE_STATE to an empty folder"):
-        provider.claim_state("embedded")
-    with pytest.raises(provider.ClusterError, match="it isn't removed"):
-        provider.remove_state()
+    with pytest.raises(state.ClusterError, match="set SLUICE_STATE to an empty folder"):
+        state.claim_state("embedded")
+    with pytest.raises(state.ClusterError, match="it isn't removed"):
+        state.remove_state()
     assert (tmp_path / "thesis.tex").exists()
 
 
 def test_a_claimed_folder_is_removed_with_all_that_is_in_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SLUICE_STATE", str(tmp_path / "state"))
-    (provider.claim_state("embedded") / "kubeconfig").touch()
-    (provider.claim_state("embedded") / "node-1").mkdir()
-    provider.remove_state()
-    provider.remove_state()
+    (state.claim_state("embedded") / "kubeconfig").touch()
+    (state.claim_state("embedded") / "node-1").mkdir()
+    state.remove_state()
+    state.remove_state()
     assert not (tmp_path / "state").exists()
 
 
 def test_a_removal_that_was_killed_can_be_begun_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SLUICE_STATE", str(tmp_path / "state"))
-    (provider.claim_state("embedded") / "volumes").mkdir()
+    (state.claim_state("embedded") / "volumes").mkdir()
 
     def killed(path: Path) -> None:
         raise KeyboardInterrupt
@@ -96,9 +96,9 @@ def test_a_removal_that_was_killed_can_be_begun_again(tmp_path: Path, monkeypatc
     with monkeypatch.context() as patched:
         patched.setattr(shutil, "rmtree", killed)
         with pytest.raises(KeyboardInterrupt):
-            provider.remove_state()
-    provider.claim_state("embedded")
-    provider.remove_state()
+            state.remove_state()
+    state.claim_state("embedded")
+    state.remove_state()
     assert not (tmp_path / "state").exists()
 
 
@@ -107,11 +107,11 @@ def test_the_state_is_kept_where_the_user_may_write(monkeypatch: pytest.MonkeyPa
     monkeypatch.delenv("XDG_STATE_HOME", raising=False)
     monkeypatch.setenv("HOME", "/home/ann")
     monkeypatch.setattr(os, "geteuid", lambda: 0)
-    assert provider.state_folder() == Path("/var/lib/sluice")
+    assert state.state_folder() == Path("/var/lib/sluice")
     monkeypatch.setattr(os, "geteuid", lambda: 1000)
-    assert provider.state_folder() == Path("/home/ann/.local/state/sluice")
+    assert state.state_folder() == Path("/home/ann/.local/state/sluice")
     monkeypatch.setenv("XDG_STATE_HOME", "/home/ann/state")
-    assert provider.state_folder() == Path("/home/ann/state/sluice")
+    assert state.state_folder() == Path("/home/ann/state/sluice")
 
 
 def test_a_state_folder_that_cant_be_made_is_an_error_that_says_what_to_set(
@@ -119,8 +119,8 @@ def test_a_state_folder_that_cant_be_made_is_an_error_that_says_what_to_set(
 ) -> None:
     (tmp_path / "file").touch()
     monkeypatch.setenv("SLUICE_STATE", str(tmp_path / "file" / "state"))
-    with pytest.raises(provider.ClusterError, match=r"Not a directory.*Set SLUICE_STATE"):
-        provider.claim_state("embedded")
+    with pytest.raises(state.ClusterError, match=r"Not a directory.*Set SLUICE_STATE"):
+        state.claim_state("embedded")
 
 
 def test_the_cluster_that_there_is_stays_the_chosen_one_though_docker_comes(
@@ -130,15 +130,15 @@ def test_the_cluster_that_there_is_stays_the_chosen_one_though_docker_comes(
     monkeypatch.delenv("SLUICE_CLUSTER", raising=False)
     monkeypatch.setattr(provider, "docker_answers", lambda: True)
     assert provider.choose().name == "kind"
-    provider.claim_state("embedded")
+    state.claim_state("embedded")
     assert provider.choose().name == "embedded"
-    with pytest.raises(provider.ClusterError, match="SLUICE_CLUSTER=embedded make cluster-down"):
+    with pytest.raises(state.ClusterError, match="SLUICE_CLUSTER=embedded make cluster-down"):
         provider.choose("kind")
 
 
 def test_an_unknown_provider_is_refused_with_the_known_ones(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SLUICE_CLUSTER", "minikube")
-    with pytest.raises(provider.ClusterError, match="embedded, kind, kubeconfig"):
+    with pytest.raises(state.ClusterError, match="embedded, kind, kubeconfig"):
         provider.choose()
 
 
@@ -205,7 +205,7 @@ def test_on_another_machine_it_is_said_what_to_use_instead(monkeypatch: pytest.M
     assert binaries.unsupported_machine() in (None, f"{platform.system()} on {platform.machine()}")
     monkeypatch.setattr(platform, "system", lambda: "Linux")
     monkeypatch.setattr(platform, "machine", lambda: "aarch64")
-    with pytest.raises(provider.ClusterError, match=r"for Linux on x86-64, and this is Linux on aarch64: start Docker"):
+    with pytest.raises(state.ClusterError, match=r"for Linux on x86-64, and this is Linux on aarch64: start Docker"):
         packages.install()
 
 

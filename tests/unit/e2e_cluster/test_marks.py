@@ -10,7 +10,7 @@ import pytest
 
 from e2e.cluster import marks
 from e2e.cluster.marks import SYSTEM_NAMESPACE
-from e2e.cluster.provider import ClusterError
+from e2e.cluster.state import ClusterError
 
 CRDS = ["customresourcedefinition.apiextensions.k8s.io/topics.sluice.dev"]
 OTHER_CRD = "customresourcedefinition.apiextensions.k8s.io/certificates.cert-manager.io"
