@@ -39,7 +39,7 @@ CASES: list[tuple[str, Body, str]] = [
     (
         "min ISR above replicas",
         spec(lambda s: s.update(config={"min.insync.replicas": "2"}), TOPIC),
-        "no write with acks=all could ever succeed",
+        "config min.insync.replicas is above replicas",
     ),
     ("an unknown version", spec(lambda s: s.update(version="3.9.0"), CLUSTER), "this release of Sluice runs Kafka"),
     (
