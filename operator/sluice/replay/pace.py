@@ -7,7 +7,9 @@ from typing import Final
 
 _IN_FLIGHT: Final = 5
 """Kafka checks the sequence of at most five batches of a partition in flight."""
-_FIRST_BYTES: Final = 512 * 1024
+_FIRST_BYTES: Final = 1024 * 1024
+_GROWTH: Final = 4
+"""Quick, since each step is a round trip in which nothing else is on its way."""
 _SMALLEST_BYTES: Final = 16 * 1024
 _TOLERABLE_MS: Final = 1000
 
@@ -36,4 +38,4 @@ class Pace:
         if throttle_ms > _TOLERABLE_MS:
             self.request_bytes = max(min(_SMALLEST_BYTES, self.limit_bytes), self.request_bytes // 2)
         elif not throttle_ms:
-            self.request_bytes = min(self.request_bytes * 2, self.limit_bytes)
+            self.request_bytes = min(self.request_bytes * _GROWTH, self.limit_bytes)

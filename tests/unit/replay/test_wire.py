@@ -73,8 +73,8 @@ async def test_a_broker_that_pauses_has_that_much_longer_to_answer() -> None:
 
 def test_requests_begin_small_grow_alone_and_shrink_under_a_quota() -> None:
     pace = Pace(8 * 1024 * 1024)
-    assert (pace.request_bytes, pace.in_flight) == (512 * 1024, 1)
-    for _ in range(4):
+    assert (pace.request_bytes, pace.in_flight) == (1024 * 1024, 1)
+    for _ in range(2):
         pace.answered(0)
     assert (pace.request_bytes, pace.in_flight) == (8 * 1024 * 1024, 5)
     pace.answered(300)

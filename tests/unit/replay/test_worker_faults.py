@@ -184,7 +184,7 @@ async def test_positions_are_committed_while_nothing_is_selected() -> None:
 async def test_a_quota_slows_down_and_breaks_nothing() -> None:
     async with FakeKafka(quota=100_000) as kafka:
         kafka.source = [batch(number * 100, 100) for number in range(20)]
-        limits = Limits(transaction_bytes=10**6, request_bytes=10**6)
+        limits = Limits(transaction_bytes=10**6)
         started = time.monotonic()
         await run(kafka, assignment(kafka, limits=limits, slices=(Slice(0, 0, 0, 2000, 0),)))
         sent = sum(
