@@ -266,8 +266,9 @@ def committed_offsets(config: Config, group: str) -> dict[tuple[str, int], int]:
 
 def broker_config(config: Config, broker: int, name: str) -> str | None:
     """The value that a broker itself says it goes by."""
+    admin = AdminClient(config)  # held: without it, what it was asked ends
     resource = ConfigResource(ConfigResource.Type.BROKER, str(broker))
-    found = AdminClient(config).describe_configs([resource])[resource].result(30)
+    found = admin.describe_configs([resource])[resource].result(30)
     return found[name].value if name in found else None
 
 

@@ -23,7 +23,7 @@ from sluice.observability.logs import reconcile_id
 _LOG = logging.getLogger(__name__)
 
 FAILURES_TOLD: Final = 3
-"""From this many failures in a row on, the world's errors are told in a condition."""
+"""From this many failures in a row on, the world's errors are told in the condition of an object that was Ready."""
 _REFUSED_RETRY: Final = 300.0
 """Seconds until something that Kafka refused is tried again: what made it refuse may have been put right there."""
 _DEADLINE: Final = 900.0
@@ -230,10 +230,18 @@ class Workers:
                 outcome = "not_leader"
             case _:
                 outcome = "error"
-                if self._schedule.failures(key) + 1 >= FAILURES_TOLD and not _terminating(result):
+                if self._is_worth_telling(key) and not _terminating(result):
                     await self._tell(key, *_explain(result), stalled=False)
         self._schedule.failed(key, lane, asyncio.get_running_loop().time())
         return outcome
+
+    def _is_worth_telling(self, key: Key) -> bool:
+        """A hiccup is kept from what is Ready; whoever waits for an object to become so is told at once."""
+        resource = self._readable(key)
+        ready = resource is not None and any(
+            c.type == "Ready" and c.status == "True" for c in resource.status.conditions
+        )
+        return not ready or self._schedule.failures(key) + 1 >= FAILURES_TOLD
 
     def _calm(self, key: Key, lane: Lane, after: float | None) -> None:
         """Forget the key's failures; look at it again in ``after`` seconds, or when something happens."""

@@ -60,7 +60,7 @@ class Slice:
 class Limits:
     """Bounds of the worker's work and memory."""
 
-    transaction_bytes: int = 64 * 1024 * 1024
+    transaction_bytes: int = 256 * 1024 * 1024
     transaction_ms: int = 1000
     buffer_bytes: int = 48 * 1024 * 1024
     fetch_bytes: int = 8 * 1024 * 1024

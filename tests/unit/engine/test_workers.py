@@ -188,17 +188,21 @@ async def test_waiting_and_refusals_are_told_at_once_and_looked_at_calmly(error:
         assert due - now > 20
 
 
-async def test_an_error_of_the_world_is_told_from_the_third_time_on() -> None:
+async def test_an_error_of_the_world_is_told_at_once_where_somebody_waits_and_else_from_the_third_time_on() -> None:
     async with running() as rig:
         rig.reconciler.answer = lambda _: KafkaUnreachableError("nobody answers at broker:9091")
-        rig.put(topic("a"))
+        well = {"type": "Ready", "status": "True", "reason": "Ready", "lastTransitionTime": "2026-11-23T00:00:00Z"}
+        rig.put(topic("new"))
+        rig.put(topic("well") | {"status": {"conditions": [well]}})
         seen = []
         for _ in range(3):
-            rig.workers.enqueue(topic_key("a"))
+            for name in ("new", "well"):
+                rig.workers.enqueue(topic_key(name))
             await rig.settle()
-            seen.append(rig.ready("a"))
-        assert seen == [None, None, ("False", "KafkaUnreachable")]
-        assert rig.outcomes("error") == 3
+            seen.append((rig.ready("new"), rig.ready("well")))
+        told, fine = ("False", "KafkaUnreachable"), ("True", "Ready")
+        assert seen == [(told, fine), (told, fine), (told, told)]
+        assert rig.outcomes("error") == 6
 
 
 async def test_the_text_of_an_unforeseen_error_stays_in_the_log() -> None:
