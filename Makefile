@@ -49,8 +49,8 @@ binaries: setup ## Programs of the tests and of the local Kubernetes, built into
 images: setup ## Operator and broker images, as archives in build/images
 	@$(PYTHON) -m hack.images
 
-cluster-up: setup ## The local Kubernetes: kind where Docker is, else the embedded one
-	@$(PYTHON) -m e2e.cluster up
+cluster-up: setup ## The local Kubernetes: kind where Docker is, else the embedded one (NODES=3: of three nodes)
+	@$(PYTHON) -m e2e.cluster up $(if $(NODES),--nodes $(NODES))
 
 cluster-down: venv ## Remove the local Kubernetes
 	@$(PYTHON) -m e2e.cluster down

@@ -133,9 +133,12 @@ def main() -> int:
     LOGS.mkdir(parents=True, exist_ok=True)
     started = time.monotonic()
     keep = os.environ.get("KEEP") == "1"
-    if not keep and cluster_runs():
+    if cluster_runs():
         print("A local Kubernetes runs already: the scenarios use it, and it stays.")
         keep = True
+    elif os.environ.get("SLUICE_CLUSTER") != "kubeconfig":
+        # In the demo everything is on one node; here pods are spread, and speak across nodes.
+        os.environ.setdefault("NODES", "3")
     results: list[Result] = []
     touched = False
     try:

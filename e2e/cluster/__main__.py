@@ -21,7 +21,7 @@ def main(arguments: list[str] | None = None) -> int:
     shared.add_argument("--provider", choices=NAMES, help="default: $SLUICE_CLUSTER, else kind or embedded")
     commands = parser.add_subparsers(dest="command", required=True)
     up = commands.add_parser("up", parents=[shared], help="make the cluster, or find it running")
-    up.add_argument("--nodes", type=int, choices=(1, 3), default=1)
+    up.add_argument("--nodes", type=int, choices=(1, 3), help="default: as many as there are, or one")
     commands.add_parser("down", parents=[shared], help="remove it and everything in it")
     commands.add_parser("status", parents=[shared], help="what runs; exit code 1 if it doesn't")
     commands.add_parser("kubeconfig", parents=[shared], help="print the path of the kubeconfig")

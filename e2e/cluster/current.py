@@ -28,14 +28,14 @@ class Current:
         """The one on PATH, if it is recent."""
         return binaries.any_kubectl()
 
-    def up(self, nodes: int = 1) -> None:
+    def up(self, nodes: int | None = None) -> None:
         """Keep the current context, and see that it answers with at least so many nodes."""
         self.programs()
         taken = self._kubectl("config", "view", "--raw", "--minify", "--flatten")
         claim_state(self.name)
         kubeconfig_path().touch(mode=0o600)
         kubeconfig_path().write_text(taken)
-        if len(self._nodes()) < nodes:
+        if len(self._nodes()) < (nodes or 1):
             raise ClusterError(f"the cluster of the current kubeconfig has fewer than {nodes} nodes")
 
     def down(self) -> None:

@@ -36,14 +36,14 @@ class Kind:
         """The one on PATH, if it is recent."""
         return binaries.any_kubectl()
 
-    def up(self, nodes: int = 1) -> None:
+    def up(self, nodes: int | None = None) -> None:
         """Create the cluster unless it is there, whole and with so many nodes."""
         found = self._nodes()
         self.programs()
-        workers = nodes if nodes > 1 else 0
+        workers = nodes if nodes is not None and nodes > 1 else 0
         wanted = 1 + workers
         whole = state_folder() / "whole"  # written last: what a killed run leaves is made anew
-        if len(found) == wanted and whole.exists():
+        if found and whole.exists() and (nodes is None or len(found) == wanted):
             self._run("export", "kubeconfig", f"--kubeconfig={kubeconfig_path()}")
             return
         if found:

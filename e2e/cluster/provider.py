@@ -27,8 +27,11 @@ class Provider(Protocol):
     def kubectl(self) -> Path:
         """A kubectl that goes with the cluster's version."""
 
-    def up(self, nodes: int = 1) -> None:
-        """Make the cluster, or find it running; its kubeconfig is then at ``kubeconfig_path()``."""
+    def up(self, nodes: int | None = None) -> None:
+        """Make the cluster, or find it running; its kubeconfig is then at ``kubeconfig_path()``.
+
+        ``nodes``: unless said, one of a new cluster, and of one that runs any number.
+        """
 
     def down(self) -> None:
         """Remove everything that ``up`` and its users made. Nothing to remove is no error."""

@@ -44,12 +44,13 @@ class Embedded:
         """The one of the same build."""
         return binaries.kubectl()
 
-    def up(self, nodes: int = 1) -> None:
+    def up(self, nodes: int | None = None) -> None:
         """Start the cluster unless it runs with so many nodes. One that is broken or half made is made anew."""
-        if not 1 <= nodes <= _ZONES:
-            raise ClusterError(f"the embedded Kubernetes has 1 to {_ZONES} nodes, not {nodes}")
         if self._runs(nodes):
             return
+        nodes = nodes or 1
+        if not 1 <= nodes <= _ZONES:
+            raise ClusterError(f"the embedded Kubernetes has 1 to {_ZONES} nodes, not {nodes}")
         packages.install()
         network.refuse_others(self._state)
         self.programs()
@@ -97,8 +98,8 @@ class Embedded:
             raise ClusterError("the embedded Kubernetes isn't up: run `python -m e2e.cluster up`")
         return [Node(self._state, index) for index in range(json.loads(self._ready.read_text())["nodes"])]
 
-    def _runs(self, nodes: int) -> bool:
-        if not self._ready.exists() or len(self._nodes()) != nodes:
+    def _runs(self, nodes: int | None) -> bool:
+        if not self._ready.exists() or (nodes is not None and len(self._nodes()) != nodes):
             return False
         if dead := self._dead():
             say(f"  not running any more: {', '.join(dead)}")
