@@ -6,7 +6,7 @@ import contextlib
 import subprocess
 import time
 from collections import deque
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
@@ -17,6 +17,14 @@ from rich.status import Status
 _HEARTBEAT: Final = 10.0
 """Seconds between two lines about a step that goes on, where there is no terminal to redraw."""
 _TAIL: Final = 15
+
+
+Command = subprocess.Popen[str]
+
+
+def begin(arguments: Sequence[str]) -> Command:
+    """Start a command whose output waits for the step that follows it."""
+    return subprocess.Popen(list(arguments), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
 
 
 class StepFailedError(Exception):
@@ -64,20 +72,20 @@ class Step:
         """Seconds since the step began."""
         return time.monotonic() - self.started
 
-    def command(self, arguments: Sequence[str], *, environment: Mapping[str, str] | None = None) -> None:
-        """Run a command; all of its output goes to the step's log, the last line of it is shown meanwhile.
+    def command(self, arguments: Sequence[str]) -> None:
+        """Run a command; as `follow`."""
+        self.follow(begin(arguments))
+
+    def follow(self, process: Command) -> None:
+        """Wait for a command; all of its output goes to the step's log, the last line of it is shown meanwhile.
 
         Raises:
             CommandFailedError: it ended with an error.
         """
         tail: deque[str] = deque(maxlen=_TAIL)
-        with (
-            self.log.open("a") as log,
-            subprocess.Popen(
-                list(arguments), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=environment
-            ) as process,
-        ):
-            log.write(f"$ {' '.join(arguments)}\n")
+        command = " ".join(map(str, process.args))  # type: ignore[arg-type]  # begin() gave it a list
+        with self.log.open("a") as log, process:
+            log.write(f"$ {command}\n")
             for line in process.stdout or ():
                 log.write(line)
                 log.flush()
@@ -86,7 +94,7 @@ class Step:
                     self.say(_shortened(line.strip()))
         if process.returncode:
             raise CommandFailedError(
-                f"{' '.join(arguments)} ended with {process.returncode}:\n" + "\n".join(f"    {line}" for line in tail)
+                f"{command} ended with {process.returncode}:\n" + "\n".join(f"    {line}" for line in tail)
             )
 
 

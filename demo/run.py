@@ -9,7 +9,7 @@ from functools import partial
 from typing import Final
 
 from demo import check, data, flights, quickstart
-from demo.progress import Step, Steps
+from demo.progress import Command, Step, Steps, begin
 from demo.quickstart import CLUSTER, GROUP, NAMESPACE, REPLAY, REPLAY_NAME, SOURCE, TARGET
 from e2e.support import environment, kafka
 from e2e.support.environment import Environment
@@ -34,6 +34,7 @@ class Demo:
 
     def __init__(self, steps: Steps) -> None:
         self._steps = steps
+        self._building: Command
         self._environment: Environment
         self._kubectl: Kubectl
         self._events: Future[list[flights.Event]]
@@ -47,8 +48,13 @@ class Demo:
         """
         with ThreadPoolExecutor(1) as background:
             self._events = background.submit(flights.load)
-            self.kubernetes()
-            self.images()
+            # Beside the build of Kubernetes: one mostly compiles, the other mostly fetches and writes.
+            self._building = begin(environment.images_command())
+            try:
+                self.kubernetes()
+                self.images()
+            finally:
+                self._building.terminate()
             self.operator()
             self.manifests()
             self.ready()
@@ -72,7 +78,7 @@ class Demo:
     def images(self) -> None:
         """The two images, built where their inputs have changed, and put where the nodes find them."""
         with self._steps.step("Images") as step:
-            step.command(environment.images_command())
+            step.follow(self._building)
             step.command(environment.load_command())
             for name in environment.image_names():
                 step.result(name)
