@@ -27,6 +27,7 @@ class Settings:
         webhook_secret: Secret that holds the webhook's certificate.
         webhook_configuration: name of the Validating- and MutatingWebhookConfiguration of the chart; empty: none.
         operator_image: image of the operator, which replay workers run too.
+        image_pull_secrets: names of Secrets for pulling the operator's image, for pods of replays, in their namespaces.
         broker_image: image of brokers; ``{version}`` stands for Kafka's version.
         resync_seconds: seconds between two comparisons of everything known with the API server.
         concurrency: lanes that are reconciled side by side.
@@ -44,6 +45,7 @@ class Settings:
     metrics_port: int = 8080
     webhook_port: int = 8443
     operator_image: str = f"localhost/sluice/operator:{__version__}"
+    image_pull_secrets: tuple[str, ...] = ()
     broker_image: str = f"localhost/sluice/broker:{__version__}-kafka-{{version}}"
     log_level: str = "INFO"
     resync_seconds: float = 600.0
@@ -59,12 +61,11 @@ class Settings:
             ValueError: one of them can't be read; the text says which.
         """
         env = os.environ if environment is None else environment
-        namespaces = tuple(n.strip() for n in env.get("SLUICE_WATCH_NAMESPACES", "").split(",") if n.strip())
         service = env.get("SLUICE_SERVICE", cls.service)
         return cls(
             namespace=env.get("SLUICE_NAMESPACE") or _own_namespace(),
             identity=env.get("SLUICE_POD_NAME") or f"{socket.gethostname()}-{os.getpid()}",
-            watch_namespaces=namespaces,
+            watch_namespaces=_names(env, "SLUICE_WATCH_NAMESPACES"),
             lease=env.get("SLUICE_LEASE", cls.lease),
             service=service,
             webhook_secret=env.get("SLUICE_WEBHOOK_SECRET") or service,
@@ -72,6 +73,7 @@ class Settings:
             metrics_port=_integer(env, "SLUICE_METRICS_PORT", cls.metrics_port),
             webhook_port=_integer(env, "SLUICE_WEBHOOK_PORT", cls.webhook_port),
             operator_image=env.get("SLUICE_OPERATOR_IMAGE", cls.operator_image),
+            image_pull_secrets=_names(env, "SLUICE_IMAGE_PULL_SECRETS"),
             broker_image=env.get("SLUICE_BROKER_IMAGE", cls.broker_image),
             log_level=env.get("SLUICE_LOG_LEVEL", cls.log_level).upper(),
             resync_seconds=float(_integer(env, "SLUICE_RESYNC_SECONDS", int(cls.resync_seconds))),
@@ -86,6 +88,10 @@ class Settings:
 
 def _own_namespace() -> str:
     return _NAMESPACE_FILE.read_text().strip() if _NAMESPACE_FILE.exists() else "default"
+
+
+def _names(env: Mapping[str, str], name: str) -> tuple[str, ...]:
+    return tuple(text.strip() for text in env.get(name, "").split(",") if text.strip())
 
 
 def _integer(env: Mapping[str, str], name: str, default: int) -> int:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -62,9 +62,17 @@ def credentials_secret(objects: ReplayObjects, data: Mapping[str, str]) -> Body:
     return secret(objects.meta(), data)
 
 
-def worker_job(objects: ReplayObjects, image: str, shards: int, backoff_limit: int) -> Body:
-    """The Kubernetes Job: one pod a shard. Pods have no right in Kubernetes, and can write nowhere."""
+def worker_job(
+    objects: ReplayObjects, image: str, shards: int, backoff_limit: int, pull_secrets: Sequence[str] = ()
+) -> Body:
+    """The Kubernetes Job: one pod a shard. Pods have no right in Kubernetes, and can write nowhere.
+
+    ``pull_secrets`` are names of Secrets in the job's namespace; without any, its ServiceAccount's count.
+    """
     command = ["sluice", "replay-worker", "--plan", f"{_PLAN_FOLDER}/{PLAN_FILE}", "--credentials", _CREDENTIALS_FOLDER]
+    pod = _pod(objects, image, command)
+    if pull_secrets:
+        pod["imagePullSecrets"] = [{"name": name} for name in pull_secrets]
     spec: Body = {
         "parallelism": shards,
         "completions": shards,
@@ -78,7 +86,7 @@ def worker_job(objects: ReplayObjects, image: str, shards: int, backoff_limit: i
                 {"action": "Ignore", "onPodConditions": [{"type": "DisruptionTarget", "status": "True"}]},
             ]
         },
-        "template": {"metadata": {"labels": objects.labels}, "spec": _pod(objects, image, command)},
+        "template": {"metadata": {"labels": objects.labels}, "spec": pod},
     }
     return {"apiVersion": "batch/v1", "kind": "Job", "metadata": objects.meta(), "spec": spec}
 

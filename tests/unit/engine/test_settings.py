@@ -19,6 +19,7 @@ def test_what_the_chart_sets() -> None:
             "SLUICE_WEBHOOK_CONFIGURATION": "my",
             "SLUICE_METRICS_PORT": "9",
             "SLUICE_BROKER_IMAGE": "broker:1-kafka-{version}",
+            "SLUICE_IMAGE_PULL_SECRETS": "registry, mirror",
             "SLUICE_LOG_LEVEL": "debug",
         }
     )
@@ -30,6 +31,7 @@ def test_what_the_chart_sets() -> None:
         "my",
     )
     assert settings.lease == "my-operator"
+    assert settings.image_pull_secrets == ("registry", "mirror")
     assert settings.metrics_port == 9
     assert settings.webhook_port == 8443
     assert settings.log_level == "DEBUG"

@@ -37,6 +37,13 @@ def test_a_pod_that_had_to_go_is_no_failure_of_the_replay() -> None:
     assert disrupted in rules
 
 
+def test_a_private_registry_is_logged_in_to_with_the_secrets_that_are_named() -> None:
+    pod = worker_job(OBJECTS, "image", 1, 6, ("registry", "mirror"))["spec"]["template"]["spec"]
+    assert pod["imagePullSecrets"] == [{"name": "registry"}, {"name": "mirror"}]
+    # (None at all, so that Kubernetes puts in those of the ServiceAccount.)
+    assert "imagePullSecrets" not in worker_job(OBJECTS, "image", 1, 6)["spec"]["template"]["spec"]
+
+
 def test_everything_goes_with_its_owner_and_the_plan_can_not_change() -> None:
     plan = plan_config_map(OBJECTS, "{}")
     assert plan["immutable"] is True
