@@ -226,7 +226,8 @@ class ReplayJobReconciler:
     async def _start(self, job: ReplayJob, plan: ReplayPlan) -> None:
         await fresh(self._context, job)
         shards, image = shard_count(plan), self._context.settings.operator_image
-        body = worker_job(objects_of(job), image, shards, job.spec.backoff_limit)
+        secrets = self._context.settings.image_pull_secrets
+        body = worker_job(objects_of(job), image, shards, job.spec.backoff_limit, secrets)
         await self._context.kube.create_if_absent(body)
         self._report.tell(job, Reason.RUNNING, f"{shards} {'worker' if shards == 1 else 'workers'} started")
 
