@@ -27,6 +27,7 @@ from sluice.plan.user import (
     ObservedUser,
     acl_changes,
     desired_acls,
+    name_refused,
     principal,
     quota_changes,
     scram_mechanisms,
@@ -174,8 +175,8 @@ def _check(user: User, cluster: Cluster, owner: Key) -> None:
         UserError: another object has this name, or the credentials can't be made.
     """
     name = user_name(user)
-    if name.startswith("sluice-"):
-        raise UserError(Reason.INVALID_SPEC, f"{name} can't be a user's name: those with sluice- are Sluice's own")
+    if (why := name_refused(user.spec, name)) is not None:
+        raise UserError(Reason.INVALID_SPEC, why)
     if owner != user.key:
         raise UserError(
             Reason.CONFLICT,

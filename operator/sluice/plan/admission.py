@@ -1,8 +1,8 @@
 """What may not be asked for, beyond what the CRDs' own rules can see.
 
 Rules about one object alone are CEL in the CRDs, judged by the API server even when no operator runs. Here are those
-that need other objects or the status. The webhook asks when an object is written; the engine asks again (without a
-former object), since objects also come in while no webhook answers.
+that need other objects or the status. The webhook asks when an object is written. Nobody asks again: what comes in
+while no webhook answers is acted on, and reconcilers tell what can't be done of it by themselves.
 """
 
 from __future__ import annotations
@@ -19,14 +19,11 @@ from sluice.api.cluster import MessagingClusterSpec, Role
 from sluice.api.objects import KINDS, Cluster, Resource, cluster_key, key_of
 from sluice.api.topic import TopicSpec
 from sluice.api.user import UserSpec
+from sluice.plan.user import name_refused
 from sluice.versions import KAFKA_VERSIONS
 
 MAX_TOPIC_NAME: Final = 249
 """Kafka's limit, which leaves room for a log folder's suffix."""
-MAX_USER_NAME: Final = 64
-"""Limit of a certificate's common name (RFC 5280, ub-common-name)."""
-OWN_PRINCIPALS: Final = "sluice-"
-"""What the names of the operator's own principals start with."""
 EVERY_NAMESPACE: Final = "*"
 
 
@@ -134,17 +131,8 @@ def _topic_refused(
 
 
 def _user_refused(body: Mapping[str, Any], spec: UserSpec) -> Iterator[str]:
-    name = spec.user_name or body["metadata"]["name"]
-    if name.startswith(OWN_PRINCIPALS):
-        yield (
-            f"the principal {name} can't start with {OWN_PRINCIPALS}, which Sluice keeps for itself: "
-            "say another spec.userName"
-        )
-    if len(name) > MAX_USER_NAME:
-        yield (
-            f"the principal {name} is longer than the {MAX_USER_NAME} characters that a certificate's common name may "
-            "have: say a shorter spec.userName"
-        )
+    if (why := name_refused(spec, spec.user_name or body["metadata"]["name"])) is not None:
+        yield why
 
 
 def _is_older(other: Resource[Any, Any], body: Mapping[str, Any]) -> bool:

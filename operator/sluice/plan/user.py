@@ -15,6 +15,10 @@ from sluice.plan.observed import AclBinding
 CLUSTER_RESOURCE_NAME: Final = "kafka-cluster"
 QUOTA_KEYS: Final = ("producer_byte_rate", "consumer_byte_rate", "request_percentage")
 SCRAM: Final = AuthenticationType.SCRAM_SHA_512.value
+MAX_CERTIFIED_NAME: Final = 64
+"""Limit of a certificate's common name (RFC 5280, ub-common-name)."""
+OWN_PRINCIPALS: Final = "sluice-"
+"""What the names of the operator's own principals start with."""
 
 
 @dataclass(frozen=True)
@@ -40,6 +44,21 @@ def user_name(user: User) -> str:
 def principal(name: str) -> str:
     """A user as ACLs name it."""
     return f"User:{name}"
+
+
+def name_refused(spec: UserSpec, name: str) -> str | None:
+    """Why a user can't have this name, and what to do; None if it can."""
+    if name.startswith(OWN_PRINCIPALS):
+        return (
+            f"the principal {name} can't start with {OWN_PRINCIPALS}, which Sluice keeps for itself: "
+            "say another spec.userName"
+        )
+    if spec.authentication is AuthenticationType.TLS and len(name) > MAX_CERTIFIED_NAME:
+        return (
+            f"the principal {name} is longer than the {MAX_CERTIFIED_NAME} characters that a certificate's common name "
+            "may have: say a shorter spec.userName"
+        )
+    return None
 
 
 def desired_acls(spec: UserSpec, name: str) -> set[AclBinding]:

@@ -45,6 +45,17 @@ async def conflict(world: World, key: Key) -> str:
     return result.message
 
 
+async def test_a_name_that_no_certificate_can_hold_is_the_users_to_change_also_where_no_webhook_answered(
+    world: World,
+) -> None:
+    key = user(world, "u" * 65, authentication="TLS")
+    result = (await world.reconcile(key))[key]
+    assert isinstance(result, UserError)
+    assert result.reason is Reason.INVALID_SPEC
+    assert "64 characters" in result.message
+    await world.settle(user(world, "p" * 65))  # a password has no such limit
+
+
 # Whose principal it is
 
 

@@ -130,7 +130,9 @@ def test_users_cannot_take_the_operators_principals() -> None:
 
 
 def test_a_principal_has_to_fit_into_a_certificate() -> None:
-    assert "64 characters" in judge(body("User", "u" * 65, {"clusterRef": {"name": "demo"}}), None, ClusterView())[0]
+    spec = {"clusterRef": {"name": "demo"}}
+    assert "64 characters" in judge(body("User", "u" * 65, spec), None, ClusterView())[0]
+    assert judge(body("User", "u" * 65, spec | {"authentication": "SCRAM-SHA-512"}), None, ClusterView()) == []
 
 
 def cluster_body(version: str, formatted: str | None = None) -> dict[str, Any]:
