@@ -39,7 +39,7 @@ class Metrics:
         )
         self.reconciles = Counter(
             "sluice_reconciles_total",
-            "Objects reconciled, by outcome: success, waiting, user_error, error.",
+            "Objects reconciled, by outcome: success, waiting, user_error, error, not_leader.",
             ["kind", "outcome"],
             registry=registry,
         )
