@@ -1,13 +1,14 @@
 """The keyed queue's pure core: what is due, which lane may run, when a failed key is tried again. No clock, no I/O.
 
 Level-based: a key says "look at this object", not what happened to it, so any number of events are one entry. All due
-keys of a lane are handed out together; a lane is never handed out twice at once; lanes take turns.
+keys of a lane are handed out together; a lane is never handed out twice at once, nor is a key; lanes take turns.
 """
 
 from __future__ import annotations
 
 import heapq
 import random
+from collections import Counter
 from dataclasses import dataclass
 from typing import Final, NamedTuple
 
@@ -57,25 +58,26 @@ class Schedule:
         self._turn: dict[Lane, None] = {}  # lanes with due keys that don't run, in order of their turn
         self._running: dict[Lane, tuple[Key, ...]] = {}
         self._runs_in: dict[Key, Lane] = {}
+        self._again: dict[Key, Lane] = {}  # run, and are due again once they don't
         self._failures: dict[Key, int] = {}
 
     def add(self, key: Key, lane: Lane, at: float, now: float) -> None:
         """Have a look at ``key`` at ``at``, or before, if that was asked for already.
 
-        A key that runs, in whatever lane, is looked at again after that.
+        It is looked at in the lane that was said last, also if it waits in another: an object that is deleted meanwhile
+        isn't held up by what it was due with. A key that runs, in whatever lane, is looked at again after that.
         """
-        if key in self._due_in:
-            return
-        lane = self._runs_in.get(key, lane)
-        if at <= now:
+        if at <= now or key in self._due_in or key in self._again:
             self._waiting.pop(key, None)
             self._make_due(key, lane)
             return
         known = self._waiting.get(key)
-        if known is None or at < known[0]:
-            self._waiting[key] = (at, lane)
-            self._sequence += 1
-            heapq.heappush(self._timers, (at, self._sequence, key))
+        if known is not None and known[0] <= at:
+            self._waiting[key] = (known[0], lane)
+            return
+        self._waiting[key] = (at, lane)
+        self._sequence += 1
+        heapq.heappush(self._timers, (at, self._sequence, key))
 
     def take(self, now: float) -> Batch | None:
         """The next lane in turn, with all its due keys; None if nothing may run now."""
@@ -94,8 +96,10 @@ class Schedule:
         """The lane's batch has been worked on; what became due meanwhile waits for its turn."""
         for key in self._running.pop(lane, ()):
             del self._runs_in[key]
+            if (again := self._again.pop(key, None)) is not None:
+                self._make_due(key, again)
         if lane in self._due:
-            self._turn[lane] = None
+            self._turn.setdefault(lane, None)
 
     def succeeded(self, key: Key) -> None:
         """Forget the key's failures."""
@@ -119,19 +123,16 @@ class Schedule:
         return self._timers[0][0] if self._timers else None
 
     def depth(self) -> int:
-        """Number of keys that are due and don't run yet."""
-        return sum(map(len, self._due.values()))
+        """Number of keys that are due, and don't run yet or are to run again."""
+        return len(self._due_in) + len(self._again)
 
     def depth_by_kind(self) -> dict[str, int]:
         """Number of due keys by kind."""
-        depth: dict[str, int] = {}
-        for lane, keys in self._due.items():
-            depth[lane.kind] = depth.get(lane.kind, 0) + len(keys)
-        return depth
+        return Counter(lane.kind for lanes in (self._due_in, self._again) for lane in lanes.values())
 
     def clear(self) -> None:
         """Forget everything that waits (another process is the leader); what runs goes on to its ``done``."""
-        for part in (self._waiting, self._due, self._due_in, self._turn, self._failures):
+        for part in (self._waiting, self._due, self._due_in, self._turn, self._again, self._failures):
             part.clear()
         self._timers.clear()
 
@@ -145,10 +146,24 @@ class Schedule:
             heapq.heappop(self._timers)
             if known is not None and current:
                 del self._waiting[key]
-                self._make_due(key, self._runs_in.get(key, known[1]))
+                self._make_due(key, known[1])
 
     def _make_due(self, key: Key, lane: Lane) -> None:
+        if key in self._runs_in:
+            self._again[key] = lane
+            return
+        if (former := self._due_in.get(key)) == lane:
+            return  # and keeps its turn
+        if former is not None:
+            self._leave(key, former)
         self._due.setdefault(lane, {})[key] = None
         self._due_in[key] = lane
         if lane not in self._running:
             self._turn.setdefault(lane, None)
+
+    def _leave(self, key: Key, lane: Lane) -> None:
+        """Take a due key out of a lane, and the lane's turn with its last one."""
+        del self._due[lane][key]
+        if not self._due[lane]:
+            del self._due[lane]
+            self._turn.pop(lane, None)

@@ -74,11 +74,10 @@ class Workers:
 
     def enqueue(self, key: Key, delay: float = 0.0) -> None:
         """Have a look at this object soon, or in ``delay`` seconds."""
-        reconciler = self._reconcilers.get(key.kind)
-        if not self._leads or reconciler is None:
+        if not self._leads or key.kind not in self._reconcilers:
             return
         now = asyncio.get_running_loop().time()
-        self._schedule.add(key, Lane(key.kind, reconciler.lane(key)), now + delay, now)
+        self._schedule.add(key, self._lane(key), now + delay, now)
         self._wake.set()
 
     def enqueue_all(self, spread: float = 0.0) -> None:
@@ -138,6 +137,10 @@ class Workers:
             if late:
                 await asyncio.wait(late, timeout=5)
 
+    def _lane(self, key: Key) -> Lane:
+        """The key's lane by now: it may have become another since the key was taken, as by a deletion."""
+        return Lane(key.kind, self._reconcilers[key.kind].lane(key))
+
     def _ended(self, task: asyncio.Task[None]) -> None:
         self._running.discard(task)
         self._wake.set()
@@ -162,23 +165,23 @@ class Workers:
             if keys:
                 results.update(await self._reconcile(batch.lane.kind, keys))
             self._log(results)
-            await self._settle_all(batch.lane, results)
+            await self._settle_all(results)
         finally:
             self._schedule.done(batch.lane)
             self.context.metrics.reconcile_seconds.labels(batch.lane.kind).observe(loop.time() - started)
 
-    async def _settle_all(self, lane: Lane, results: Mapping[Key, Outcome | Exception]) -> None:
+    async def _settle_all(self, results: Mapping[Key, Outcome | Exception]) -> None:
         """Settle each key for itself: one whose status can't be written is tried again, and troubles no other."""
         # One stretch for all: what waits together is looked at together again, in one batch.
         stretch = self._chance.uniform(0.8, 1.2)
         unwritten: dict[Key, Outcome | Exception] = {}
         for key, result in results.items():
             try:
-                outcome = await self._settle(key, lane, result, stretch)
+                outcome = await self._settle(key, result, stretch)
             except Exception as error:  # noqa: BLE001 - whatever it is, the key has its next look
                 unwritten[key] = error
                 outcome = "error"
-                self._schedule.failed(key, lane, asyncio.get_running_loop().time())
+                self._schedule.failed(key, self._lane(key), asyncio.get_running_loop().time())
             self.context.metrics.reconciles.labels(key.kind, outcome).inc()
         self._log(unwritten)
 
@@ -208,7 +211,7 @@ class Workers:
             results[key] = Outcome()
         return False
 
-    async def _settle(self, key: Key, lane: Lane, result: Outcome | Exception, stretch: float) -> str:
+    async def _settle(self, key: Key, result: Outcome | Exception, stretch: float) -> str:
         """Turn one outcome into condition, metrics and the next look; returns the metrics' word for it.
 
         What is told comes first: if that fails, nothing else is done yet. ``stretch`` is the jitter of calm retries.
@@ -216,15 +219,15 @@ class Workers:
         match result:
             case Outcome(requeue_after=after):
                 self._date(key)
-                self._calm(key, lane, after)
+                self._calm(key, after)
                 return "success"
             case WaitingError(retry_after=after):
                 await self._tell(key, result.reason, result.message, stalled=False)
-                self._calm(key, lane, after * stretch)
+                self._calm(key, after * stretch)
                 return "waiting"
             case UserError() | KafkaRefusedError():
                 await self._tell(key, result.reason, result.message, stalled=True)
-                self._calm(key, lane, _REFUSED_RETRY * stretch if isinstance(result, KafkaRefusedError) else None)
+                self._calm(key, _REFUSED_RETRY * stretch if isinstance(result, KafkaRefusedError) else None)
                 return "user_error"
             case NotLeaderError():
                 outcome = "not_leader"
@@ -232,7 +235,7 @@ class Workers:
                 outcome = "error"
                 if self._is_worth_telling(key) and not _terminating(result):
                     await self._tell(key, *_explain(result), stalled=False)
-        self._schedule.failed(key, lane, asyncio.get_running_loop().time())
+        self._schedule.failed(key, self._lane(key), asyncio.get_running_loop().time())
         return outcome
 
     def _is_worth_telling(self, key: Key) -> bool:
@@ -243,12 +246,12 @@ class Workers:
         )
         return not ready or self._schedule.failures(key) + 1 >= FAILURES_TOLD
 
-    def _calm(self, key: Key, lane: Lane, after: float | None) -> None:
+    def _calm(self, key: Key, after: float | None) -> None:
         """Forget the key's failures; look at it again in ``after`` seconds, or when something happens."""
         self._schedule.succeeded(key)
         if after is not None:
             now = asyncio.get_running_loop().time()
-            self._schedule.add(key, lane, now + after, now)
+            self._schedule.add(key, self._lane(key), now + after, now)
 
     def _date(self, key: Key) -> None:
         """Measure when the object was last reconciled well, as long as there is one."""

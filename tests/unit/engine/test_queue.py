@@ -28,14 +28,16 @@ class QueueMachine(RuleBasedStateMachine):
         self.schedule = Schedule(random.Random(1))  # noqa: S311
         self.running: dict[Lane, Batch] = {}
         self.owed: dict[Key, tuple[float, float]] = {}  # key → when it may, and when it must be looked at
+        self.lanes: dict[Key, Lane] = {}  # where it was asked for last
 
     @rule(name=st.sampled_from("pqrs"), lane=st.sampled_from(LANES), delay=st.sampled_from([0.0, 1.0, 5.0]))
     def add(self, name: str, lane: Lane, delay: float) -> None:
         wanted = key(name)
         self.schedule.add(wanted, lane, self.now + delay, self.now)
-        self.owe(wanted, self.now + delay, self.now + delay)
+        self.owe(wanted, lane, self.now + delay, self.now + delay)
 
-    def owe(self, wanted: Key, earliest: float, latest: float) -> None:
+    def owe(self, wanted: Key, lane: Lane, earliest: float, latest: float) -> None:
+        self.lanes[wanted] = lane
         known = self.owed.get(wanted, (float("inf"), float("inf")))
         self.owed[wanted] = (min(known[0], earliest), min(known[1], latest))
 
@@ -50,25 +52,26 @@ class QueueMachine(RuleBasedStateMachine):
             blocked = {k for b in self.running.values() for k in b.keys}
             overdue = {k for k, (_, latest) in self.owed.items() if latest <= self.now} - blocked
             # What is due and can't be had must be in a lane that runs.
-            assert not overdue or self.running
+            assert {self.lanes[k] for k in overdue} <= self.running.keys()
             return
         assert batch.lane not in self.running, "a lane was handed out twice at once"
         assert len(set(batch.keys)) == len(batch.keys)
         busy = {k for b in self.running.values() for k in b.keys}
         assert not busy.intersection(batch.keys), "a key was handed out twice at once"
+        assert {self.lanes[k] for k in batch.keys} == {batch.lane}, "a key was handed out in a lane that it has left"
         for taken in batch.keys:
             assert self.owed.pop(taken)[0] <= self.now, "a key was handed out that nobody asked for yet"
         self.running[batch.lane] = batch
 
-    @rule(lane=st.sampled_from(LANES), fails=st.booleans())
-    def end(self, lane: Lane, fails: bool) -> None:
+    @rule(lane=st.sampled_from(LANES), fails=st.booleans(), then=st.sampled_from(LANES))
+    def end(self, lane: Lane, fails: bool, then: Lane) -> None:
         batch = self.running.pop(lane, None)
         if batch is None:
             return
         for taken in batch.keys:
             if fails:
-                self.schedule.failed(taken, lane, self.now)
-                self.owe(taken, self.now + 0.5, self.now + LONGEST_BACKOFF)
+                self.schedule.failed(taken, then, self.now)
+                self.owe(taken, then, self.now + 0.5, self.now + LONGEST_BACKOFF)
             else:
                 self.schedule.succeeded(taken)
         self.schedule.done(lane)
@@ -82,13 +85,14 @@ class QueueMachine(RuleBasedStateMachine):
 
     def teardown(self) -> None:
         for lane in list(self.running):
-            self.end(lane, False)
+            self.end(lane, False, lane)
         self.now += LONGEST_BACKOFF + 10
         seen: set[Key] = set()
         while batch := self.schedule.take(self.now):
             seen.update(batch.keys)
             self.schedule.done(batch.lane)
         assert seen == set(self.owed), "a key was lost"
+        assert self.schedule.depth() == 0
 
 
 QueueMachine.TestCase.settings = settings(max_examples=60, stateful_step_count=40, deadline=None)
@@ -160,6 +164,31 @@ def test_a_key_that_moved_to_another_lane_does_not_run_in_both() -> None:
     assert schedule.take(0.0) is None
     schedule.done(first.lane)
     assert schedule.take(0.0) is not None
+
+
+def test_a_key_that_moved_while_it_was_due_is_not_held_up_by_its_old_lane() -> None:
+    schedule = Schedule()
+    schedule.add(key("stuck"), LANES[0], 0.0, 0.0)
+    assert schedule.take(0.0) is not None
+    schedule.add(key("p"), LANES[0], 0.0, 0.0)
+    schedule.add(key("q"), LANES[0], 9.0, 0.0)
+    assert schedule.take(0.0) is None
+    schedule.add(key("p"), LANES[1], 0.0, 0.0)
+    assert schedule.take(0.0) == Batch(LANES[1], (key("p"),))
+    schedule.done(LANES[1])
+    schedule.add(key("q"), LANES[1], 99.0, 0.0)
+    assert schedule.take(9.0) == Batch(LANES[1], (key("q"),)), "at the time that was asked for first"
+    assert schedule.depth() == 0
+
+
+def test_a_key_that_moved_while_it_ran_is_looked_at_again_in_its_new_lane() -> None:
+    schedule = Schedule()
+    schedule.add(key("p"), LANES[0], 0.0, 0.0)
+    assert schedule.take(0.0) is not None
+    schedule.add(key("p"), LANES[1], 0.0, 0.0)
+    assert (schedule.take(0.0), schedule.depth(), schedule.depth_by_kind()) == (None, 1, {"Topic": 1})
+    schedule.done(LANES[0])
+    assert schedule.take(0.0) == Batch(LANES[1], (key("p"),))
 
 
 @given(st.integers(1, 10_000), st.integers())

@@ -17,7 +17,7 @@ from sluice.engine.reconciler import Outcome
 from sluice.engine.workers import Workers
 from sluice.kafka.errors import KafkaRefusedError, KafkaUnreachableError
 from sluice.kube.errors import InvalidError, UnavailableError
-from tests.unit.engine.engine_fakes import FakeKube, make_context, topic, topic_key
+from tests.unit.engine.engine_fakes import FakeKube, make_context, topic, topic_key, until
 
 Result = Outcome | Exception
 
@@ -31,10 +31,11 @@ class Recorder:
         self.batches: list[tuple[Key, ...]] = []
         self.answer: Callable[[Key], Result] = lambda _: Outcome()
         self.gate: asyncio.Event | None = None
+        self.leaving: set[Key] = set()
         self.called = asyncio.Event()
 
     def lane(self, key: Key) -> str:
-        return key.name[0]
+        return "leaving" if key in self.leaving else key.name[0]
 
     async def reconcile(self, keys: Sequence[Key]) -> Mapping[Key, Result]:
         self.batches.append(tuple(keys))
@@ -97,6 +98,38 @@ async def test_due_keys_of_a_lane_come_together_and_lanes_side_by_side() -> None
         assert sorted(map(len, rig.reconciler.batches)) == [1, 2]
         rig.reconciler.gate.set()
         await rig.settle()
+
+
+async def test_what_is_deleted_does_not_wait_for_a_batch_of_its_old_lane_that_is_stuck() -> None:
+    async with running() as rig:
+        rig.reconciler.gate = asyncio.Event()
+        rig.workers.enqueue(topic_key("a1"))
+        await until(lambda: rig.reconciler.batches == [(topic_key("a1"),)])
+        rig.workers.enqueue(topic_key("a2"))
+        rig.reconciler.leaving.add(topic_key("a2"))
+        rig.workers.enqueue(topic_key("a2"))
+        await until(lambda: rig.reconciler.batches[1:] == [(topic_key("a2"),)])
+        rig.reconciler.gate.set()
+        await rig.settle()
+
+
+async def test_what_is_deleted_while_it_runs_is_tried_again_in_its_new_lane() -> None:
+    async with running() as rig:
+        rig.reconciler.gate = asyncio.Event()
+        tries = iter([WaitingError(Reason.KAFKA_UNREACHABLE, "nobody answers", retry_after=0.0)])
+        rig.reconciler.answer = lambda key: next(tries, Outcome()) if key == topic_key("a1") else Outcome()
+        rig.workers.enqueue(topic_key("a1"))
+        rig.workers.enqueue(topic_key("a2"))
+        await until(lambda: len(rig.reconciler.batches) == 1)
+        rig.workers.enqueue(topic_key("a2"))
+        rig.reconciler.leaving.add(topic_key("a1"))
+        rig.reconciler.gate.set()
+        await rig.settle()
+        assert [set(batch) for batch in rig.reconciler.batches] == [
+            {topic_key("a1"), topic_key("a2")},
+            {topic_key("a1")},
+            {topic_key("a2")},
+        ]
 
 
 async def test_a_new_leader_looks_at_everything_and_a_follower_at_nothing() -> None:
