@@ -263,11 +263,18 @@ class Connection:
     def _post(self, waiting: _Waiting, parts: Sequence[Part]) -> None:
         waiting.deadline = self._loop.time() + self.throttled + waiting.timeout
         self._waiting.append(waiting)
-        if self._timer is None:
-            self._timer = self._loop.call_later(waiting.timeout, self._check_deadline)
+        self._look_by(waiting.deadline)
         self._out.extend(memoryview(part) for part in parts if len(part))
         if not self._writing:
             self._on_writable()
+
+    def _look_by(self, deadline: float) -> None:
+        """Look at deadlines at this time, or before: the timer of an earlier request may be a later one."""
+        if self._timer is not None:
+            if self._timer.when() <= deadline:
+                return
+            self._timer.cancel()
+        self._timer = self._loop.call_at(deadline, self._check_deadline)
 
     def _check_deadline(self) -> None:
         self._timer = None
