@@ -17,7 +17,7 @@ from sluice.api.base import Reason
 from sluice.engine.errors import UserError
 from sluice.kube.errors import KubeError
 from sluice.plan.observed import NewTopic, TopicPartition
-from tests.integration.support.world import World, world
+from tests.integration.support.world import World, eventually, world
 from tests.support.kafka import KafkaCluster
 
 HOUR_MS = 3_600_000
@@ -199,9 +199,15 @@ async def test_a_group_that_stands_before_the_mark_of_a_transaction_is_as_old_as
     name = f"mark-{here.namespace}"
     await topic(here, name, 1)
     now_ms = int(here.now.timestamp() * 1000)
+    place = TopicPartition(name, 0)
     await asyncio.to_thread(produce, kafka, name, 2, now_ms - 2 * HOUR_MS, 0, **{"transactional.id": name})
+
+    async def marked() -> bool:  # the mark comes a moment after the commit
+        return (await here.admin.latest_offsets([place]))[place] == 3
+
+    await eventually(marked)
     await asyncio.to_thread(produce, kafka, name, 1, now_ms - HOUR_MS)
-    await here.admin.alter_group_offsets(name, {TopicPartition(name, 0): 2})
+    await here.admin.alter_group_offsets(name, {place: 2})
     key = await here.apply("ConsumerGroup", name, {"topics": [name]})
     await here.settle(key)
     assert metric(here, "sluice_consumer_group_lag_records", name, 0) == 1

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -19,7 +19,7 @@ from sluice.engine.topic import TopicReconciler
 from sluice.kafka.errors import KafkaRefusedError, KafkaUnreachableError
 from sluice.kube.errors import KubeError
 from sluice.plan.observed import NewTopic
-from tests.integration.support.world import World, world
+from tests.integration.support.world import World, eventually, world
 from tests.support.kafka import KafkaCluster, start_cluster
 
 MANY = 1000
@@ -40,14 +40,6 @@ def three(tmp_path_factory: pytest.TempPathFactory) -> Iterator[KafkaCluster]:
     """Three brokers."""
     with start_cluster(tmp_path_factory.mktemp("three") / "cluster", brokers=3) as cluster:
         yield cluster
-
-
-async def eventually(holds: Callable[[], Awaitable[bool]], seconds: float = 30.0) -> None:
-    """Wait until something holds: what is written through one broker, others see a moment later."""
-    end = time.monotonic() + seconds
-    while not await holds():
-        assert time.monotonic() < end
-        await asyncio.sleep(0.05)
 
 
 async def config_of(here: World, name: str, key: str) -> tuple[str | None, bool]:
@@ -318,7 +310,8 @@ async def test_replicas_are_raised_and_lowered_and_the_object_says_that_it_is_on
         found = (await here.admin.describe_topics(["moved"]))["moved"]
         assert [len(part.replicas) for part in found.partitions] == [2] * 6
         load = [sum(node in part.replicas for part in found.partitions) for node in range(3)]
-        assert max(load) - min(load) <= 1
+        # Leaders stay, so a broker that leads more than its share keeps so many; the others share the rest.
+        assert max(load) <= max(4, *(leaders.count(node) for node in range(3)))
 
 
 async def test_a_dead_cluster_is_told_apart_from_a_refusal(kubeconfig: Path, tmp_path: Path) -> None:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
+import time
 import uuid
 from collections import Counter
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 from pathlib import Path
@@ -181,3 +183,11 @@ async def world(kubeconfig: Path, kafka: KafkaCluster, cluster_spec: Spec | None
 def failed(results: Mapping[Key, Outcome | Exception], keys: Sequence[Key]) -> list[Exception]:
     """Errors among the results of these keys."""
     return [result for key in keys if isinstance(result := results[key], Exception)]
+
+
+async def eventually(holds: Callable[[], Awaitable[bool]], seconds: float = 30.0) -> None:
+    """Wait until something holds: what is written through one broker, others see a moment later."""
+    end = time.monotonic() + seconds
+    while not await holds():
+        assert time.monotonic() < end
+        await asyncio.sleep(0.05)
