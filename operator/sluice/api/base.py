@@ -108,6 +108,7 @@ class ConditionType(StrEnum):
     STALLED = "Stalled"
     LAG_WITHIN_OBJECTIVE = "LagWithinObjective"
     PLANNED = "Planned"
+    SUSPENDED = "Suspended"
     COMPLETE = "Complete"
     FAILED = "Failed"
 
@@ -150,6 +151,8 @@ class Reason(StrEnum):
     # ReplayJob
     PLANNED = "Planned"
     RUNNING = "Running"
+    SUSPENDED = "Suspended"
+    CANCELLED = "Cancelled"
     COMPLETED = "Completed"
     ALREADY_COMPLETED = "AlreadyCompleted"
     REFUSED = "Refused"

@@ -145,7 +145,9 @@ class ReplayJobSpec(Model):
     parallelism: int = Field(default=1, ge=1, le=100, description="Workers; partitions are shared out by size.")
     backoff_limit: int = Field(default=6, ge=0, le=1000, description="How often a failed worker is started again.")
     active_deadline_seconds: int | None = Field(
-        default=None, ge=1, description="Seconds after which the replay is given up."
+        default=None,
+        ge=1,
+        description="Seconds after which the replay is given up. They don't run while it is suspended, and begin anew when it is resumed, as a Kubernetes Job's do.",
     )
     ttl_seconds_after_finished: int | None = Field(
         default=None, ge=0, description="Seconds after which the finished object is deleted; kept unless said."
@@ -196,10 +198,42 @@ class ReplayPhase(StrEnum):
     PENDING = "Pending"
     PLANNED = "Planned"
     RUNNING = "Running"
+    SUSPENDED = "Suspended"
     COMPLETED = "Completed"
     ALREADY_COMPLETED = "AlreadyCompleted"
     FAILED = "Failed"
+    CANCELLED = "Cancelled"
     REFUSED = "Refused"
+
+
+ENDED: Final = frozenset(
+    {
+        ReplayPhase.COMPLETED,
+        ReplayPhase.ALREADY_COMPLETED,
+        ReplayPhase.FAILED,
+        ReplayPhase.CANCELLED,
+        ReplayPhase.REFUSED,
+    }
+)
+"""Phases that nothing follows."""
+
+
+class Wanted(StrEnum):
+    """What people want of a replay, by the annotations that they wrote last."""
+
+    RUN = "Run"
+    SUSPEND = "Suspend"
+    CANCEL = "Cancel"
+
+
+class ReplayControl(Model):
+    """What people asked for by `sluice.dev/suspend`, `sluice.dev/resume` and `sluice.dev/cancel`."""
+
+    wanted: Wanted = Field(description="What is wanted of the replay since.")
+    handled: list[str] = Field(
+        default_factory=list,
+        description="Tokens that were acted on, and won't be again: the act and the start of the token's SHA-256, the latest last.",
+    )
 
 
 class ReplayJobStatus(Status):
@@ -208,5 +242,8 @@ class ReplayJobStatus(Status):
     phase: ReplayPhase | None = Field(default=None, description="Where the replay stands.")
     plan: ReplayPlan | None = Field(default=None, description="The frozen plan.")
     progress: ReplayProgress | None = Field(default=None, description="How far it is.")
-    start_time: Timestamp | None = Field(default=None, description="When the workers were started.")
+    control: ReplayControl | None = Field(default=None, description="What was asked for while it ran.")
+    start_time: Timestamp | None = Field(
+        default=None, description="When the workers were started, or resumed; `activeDeadlineSeconds` counts from here."
+    )
     completion_time: Timestamp | None = Field(default=None, description="When it ended, either way.")
