@@ -6,7 +6,6 @@ Each step can be seen, so each may be the last before the operator dies: the nex
 from __future__ import annotations
 
 import logging
-from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
@@ -14,20 +13,22 @@ from typing import Final
 
 from sluice.api.base import Reason
 from sluice.api.objects import Key, ReplayJob
-from sluice.api.replay import ReplayPhase, ReplayPlan
+from sluice.api.replay import ENDED, ReplayPhase, ReplayPlan, Wanted
 from sluice.engine import status as conditions
 from sluice.engine.batching import each
 from sluice.engine.finalizers import fresh, hold
 from sluice.engine.reconciler import Context, Outcome
 from sluice.engine.replay_access import Credentials, ReplayAccess, Route
-from sluice.engine.replay_end import ReplayEnd, objects_of, run_of, shard_count
+from sluice.engine.replay_assignment import assignment, starts
+from sluice.engine.replay_control import ReplayControl, positions_of
+from sluice.engine.replay_end import ReplayEnd, key_of, objects_of, run_of, shard_count
 from sluice.engine.replay_observe import batch_limit, observe
 from sluice.engine.replay_status import ReplayReport
 from sluice.kafka.admin import KafkaAdmin
 from sluice.manifests.metadata import decode
 from sluice.manifests.replay_job import credentials_secret, plan_config_map, worker_job
 from sluice.plan import replay as planning
-from sluice.plan.observed import TopicPartition
+from sluice.plan.replay_control import wanted
 from sluice.plan.replay_progress import (
     FROM_THERE,
     Committed,
@@ -35,13 +36,13 @@ from sluice.plan.replay_progress import (
     Sample,
     Step,
     Workers,
+    complete,
     decide,
     floor_of,
     progress,
     worker_state,
 )
-from sluice.replay.assignment import Assignment, Slice, TopicRoute
-from sluice.replay.group_positions import commit_starts, read_positions, recommit
+from sluice.replay.group_positions import commit_starts
 from sluice.replay.ledger import Ledger, LedgerEntry, LedgerState
 
 logger = logging.getLogger(__name__)
@@ -50,19 +51,17 @@ _WATCH_SECONDS: Final = 2.0
 """Between two looks at a running replay."""
 _RECOMMIT: Final = timedelta(minutes=10)
 """Positions expire from their own commit on, and nobody else commits those of a shard whose worker is done."""
-ENDED: Final = frozenset(
-    {ReplayPhase.COMPLETED, ReplayPhase.ALREADY_COMPLETED, ReplayPhase.FAILED, ReplayPhase.REFUSED}
-)
 
 
 @dataclass
 class _Running:
-    """What this process remembers of a running replay; it can all be found out again.
+    """What this process remembers of a replay that runs or rests; it can all be found out again.
 
     ``entry`` is the ledger's, whose plan counts, whatever the status says; ``seen`` has the positions of the last look.
     """
 
     uid: str
+    wish: Wanted
     entry: LedgerEntry
     renew_at: datetime | None
     recommit_at: datetime
@@ -80,6 +79,7 @@ class ReplayJobReconciler:
         self._access = ReplayAccess(context)
         self._end = ReplayEnd(context, self._access)
         self._report = ReplayReport(context)
+        self._control = ReplayControl(context, self._report)
         self._running: dict[Key, _Running] = {}
 
     def lane(self, key: Key) -> str:
@@ -101,6 +101,9 @@ class ReplayJobReconciler:
             return await self._end.ended(job)
         if job.spec.dry_run and job.status.plan is not None:
             return await self._end.expire(job)
+        if not job.spec.dry_run:  # which moves nothing, so that there is nothing to stop
+            job = await self._control.heed(job)
+            await self._control.stop(job)
         return await self._advance(job)
 
     # -- towards the end ----------------------------------------------------------------------------------------------
@@ -108,19 +111,30 @@ class ReplayJobReconciler:
     async def _advance(self, job: ReplayJob) -> Outcome:
         admin = await self._context.clusters.connect(job.spec.cluster_ref, job.namespace)
         ledger = Ledger(admin, self._context.fence)
-        running = self._running.get(job.key)
-        if running is None or running.uid != job.uid:
-            entry = await ledger.read(_key(job)) or await self._entered_again(job, ledger)
+        running, wish = self._running.get(job.key), wanted(job.status.control)
+        if running is None or (running.uid, running.wish) != (job.uid, wish):
+            entry = await ledger.read(key_of(job)) or await self._entered_again(job, ledger)
+            if entry is None and wish is Wanted.CANCEL:
+                entry = self._entry(job, LedgerState.PLANNED, planning.nothing(self._context.clock()))
             if entry is None:
                 return await self._plan(job, admin, ledger)
             if entry.state is LedgerState.COMPLETED:
                 return await self._complete_by_ledger(job, entry)
             if entry.state is LedgerState.LOST:
                 return await self._lost_before(job, entry)
+            if wish is Wanted.CANCEL:
+                return await self._cancel(job, admin, ledger, entry)
+            if entry.state is LedgerState.CANCELLED:
+                return await self._cancelled_before(job, entry)
             if job.spec.dry_run:
                 await self._report.planned(job, entry.plan)
                 return Outcome(requeue_after=0.0)
-            job, running = await self._prepare(job, admin, ledger, entry)
+            if wish is Wanted.RUN:
+                job, running = await self._prepare(job, admin, ledger, entry)
+            elif entry.state is LedgerState.PLANNED:
+                return await self._control.rest(job, entry.plan, None)
+            else:
+                running = self._rest(job, entry)
         return await self._watch(job, running, admin, ledger)
 
     async def _plan(self, job: ReplayJob, admin: KafkaAdmin, ledger: Ledger) -> Outcome:
@@ -149,7 +163,8 @@ class ReplayJobReconciler:
             return None
         await hold(self._context, job)
         await fresh(self._context, job)
-        state = LedgerState.STARTED if job.status.phase is ReplayPhase.RUNNING else LedgerState.PLANNED
+        begun = job.status.phase is ReplayPhase.RUNNING or job.status.start_time is not None
+        state = LedgerState.STARTED if begun else LedgerState.PLANNED
         entry = self._entry(job, state, job.status.plan)
         await ledger.write(entry)
         message = "its entry in the ledger was gone, and has been written again from status.plan"
@@ -163,7 +178,7 @@ class ReplayJobReconciler:
         await hold(self._context, job)
         await fresh(self._context, job)
         if entry.state is LedgerState.PLANNED:
-            await commit_starts(admin, self._context.fence, run_of(job), _starts(job, entry.plan))
+            await commit_starts(admin, self._context.fence, run_of(job), starts(job, entry.plan))
             entry = replace(entry, state=LedgerState.STARTED)
             await ledger.write(entry)
         route = await self._route(job)
@@ -173,11 +188,18 @@ class ReplayJobReconciler:
             entry = replace(entry, plan=entry.plan.model_copy(update={"warnings": warnings}))
             self._report.tell(job, Reason.RUNNING, made.note, "Warning")
         limit = await batch_limit(admin, job.spec.target.topic)
-        plan = _assignment(job, entry.plan, route, limit)
+        plan = assignment(job, entry.plan, route, limit)
         await self._context.kube.create_if_absent(plan_config_map(objects_of(job), plan.to_json()))
         job = await self._report.started(job, entry.plan)
-        running = self._running[job.key] = _Running(job.uid, entry, made.renew_at, self._context.clock())
+        running = self._running[job.key] = _Running(job.uid, Wanted.RUN, entry, made.renew_at, self._context.clock())
         return job, running
+
+    def _rest(self, job: ReplayJob, entry: LedgerEntry) -> _Running:
+        """A suspended replay needs nothing, and its workers have just committed, unless we don't know since when."""
+        now = self._context.clock()
+        keep_at = now if job.status.phase is ReplayPhase.SUSPENDED else now + _RECOMMIT
+        running = self._running[job.key] = _Running(job.uid, Wanted.SUSPEND, entry, None, keep_at)
+        return running
 
     async def _route(self, job: ReplayJob) -> Route:
         return await self._access.route(self._context.clusters.resolve(job.spec.cluster_ref, job.namespace))
@@ -196,28 +218,33 @@ class ReplayJobReconciler:
 
     async def _watch(self, job: ReplayJob, running: _Running, admin: KafkaAdmin, ledger: Ledger) -> Outcome:
         now, plan = self._context.clock(), running.entry.plan
-        if job.status.plan != plan:  # edited, or told by somebody who didn't lead any more
+        rests = running.wish is Wanted.SUSPEND
+        if job.status.plan != plan and not rests:  # edited, or told by somebody who didn't lead any more
             job = await self._report.started(job, plan)
         if running.renew_at is not None and now >= running.renew_at:
             running.renew_at = (await self._let_in(job, admin, await self._route(job))).renew_at
-        positions = await self._positions(job, admin)
+        positions = await positions_of(admin, job)
         floor = floor_of(plan, job.status.progress.positions if job.status.progress else (), running.seen)
         workers = await self._workers(job)
-        deadline = job.spec.active_deadline_seconds
+        deadline = None if rests else job.spec.active_deadline_seconds
         decision = decide(plan, positions, floor, workers, job.status.start_time, deadline, now)
         match decision.step:
             case Step.COMPLETE:
-                return await self._complete(job, running, ledger, positions)
+                return await self._complete(job, running.entry, ledger, positions)
             case Step.FAIL:
-                return await self._fail(job, running, ledger, positions, decision)
-            case Step.START:
+                return await self._fail(job, running.entry, ledger, positions, decision)
+            case Step.START if not rests:
                 await self._start(job, plan)
-            case Step.WATCH:
+            case Step.RESUME if not rests:
+                await self._control.resume(job)
+            case _:
                 pass
         running.seen = {number: position.offset for number, position in positions.items()}
         if now >= running.recommit_at:
-            await self._recommit(job, admin, plan, positions)
+            await self._control.keep(job, admin, plan, positions)
             running.recommit_at = now + _RECOMMIT
+        if rests:
+            return await self._control.rest(job, plan, positions)
         measured, sample = progress(plan, positions, running.sample, now)
         if await self._report.progress(job, measured):
             running.sample = sample
@@ -231,19 +258,6 @@ class ReplayJobReconciler:
         await self._context.kube.create_if_absent(body)
         self._report.tell(job, Reason.RUNNING, f"{shards} {'worker' if shards == 1 else 'workers'} started")
 
-    async def _positions(self, job: ReplayJob, admin: KafkaAdmin) -> dict[int, Committed]:
-        found = await read_positions(admin, run_of(job))
-        return {place.partition: position for place, position in found.items() if place.topic == job.spec.source.topic}
-
-    async def _recommit(
-        self, job: ReplayJob, admin: KafkaAdmin, plan: ReplayPlan, positions: Mapping[int, Committed]
-    ) -> None:
-        """Keep positions at their ends from expiring. They don't change any more, so that it can't come too late."""
-        topic = job.spec.source.topic
-        ended = [p.partition for p in plan.partitions if positions[p.partition].offset >= p.end]
-        if ended:
-            await recommit(admin, run_of(job), {TopicPartition(topic, number): positions[number] for number in ended})
-
     async def _workers(self, job: ReplayJob) -> Workers:
         kube, name = self._context.kube, objects_of(job).job
         found = await kube.get("batch/v1", "Job", job.namespace, name)
@@ -255,11 +269,11 @@ class ReplayJobReconciler:
     # -- ends ---------------------------------------------------------------------------------------------------------
 
     async def _complete(
-        self, job: ReplayJob, running: _Running, ledger: Ledger, positions: Mapping[int, Committed]
+        self, job: ReplayJob, entry: LedgerEntry, ledger: Ledger, positions: Mapping[int, Committed]
     ) -> Outcome:
-        measured, _ = progress(running.entry.plan, positions, None, self._context.clock())
-        await self._close(job, running, ledger, LedgerState.COMPLETED, measured.records, measured.bytes)
-        await self._report.completed(job, running.entry.plan, measured)
+        measured, _ = progress(entry.plan, positions, None, self._context.clock())
+        await self._close(job, entry, ledger, LedgerState.COMPLETED, measured.records, measured.bytes)
+        await self._report.completed(job, entry.plan, measured)
         return Outcome(requeue_after=0.0)
 
     async def _complete_by_ledger(self, job: ReplayJob, entry: LedgerEntry) -> Outcome:
@@ -276,17 +290,30 @@ class ReplayJobReconciler:
     async def _fail(
         self,
         job: ReplayJob,
-        running: _Running,
+        entry: LedgerEntry,
         ledger: Ledger,
         positions: Mapping[int, Committed],
         decision: Decision,
     ) -> Outcome:
         if decision.for_good:  # whoever makes it again, perhaps a GitOps tool after its TTL, has to know
-            await self._close(job, running, ledger, LedgerState.LOST)
+            await self._close(job, entry, ledger, LedgerState.LOST)
         measured = job.status.progress  # of positions that are lost, nothing can be told
         if decision.reason is not Reason.POSITION_LOST:
-            measured, _ = progress(running.entry.plan, positions, None, self._context.clock())
+            measured, _ = progress(entry.plan, positions, None, self._context.clock())
         await self._report.failed(job, decision.reason, decision.message, measured)
+        return Outcome(requeue_after=0.0)
+
+    async def _cancel(self, job: ReplayJob, admin: KafkaAdmin, ledger: Ledger, entry: LedgerEntry) -> Outcome:
+        """Give it up, unless it had come to its end before its workers could be stopped."""
+        positions = await self._control.fence(job, admin, entry.plan)
+        if entry.plan.partitions and complete(entry.plan, positions):
+            return await self._complete(job, entry, ledger, positions)
+        await self._control.cancel(job, ledger, entry, positions)
+        return Outcome(requeue_after=0.0)
+
+    async def _cancelled_before(self, job: ReplayJob, entry: LedgerEntry) -> Outcome:
+        plan = entry.plan if entry.plan.partitions else None
+        await self._report.cancelled_before(job, plan, entry.at, entry.records)
         return Outcome(requeue_after=0.0)
 
     async def _lost_before(self, job: ReplayJob, entry: LedgerEntry) -> Outcome:
@@ -295,16 +322,10 @@ class ReplayJobReconciler:
         return Outcome(requeue_after=0.0)
 
     async def _close(
-        self,
-        job: ReplayJob,
-        running: _Running,
-        ledger: Ledger,
-        state: LedgerState,
-        records: int = 0,
-        size: int = 0,
+        self, job: ReplayJob, entry: LedgerEntry, ledger: Ledger, state: LedgerState, records: int = 0, size: int = 0
     ) -> None:
         at = conditions.stamp(self._context.clock())
-        await ledger.write(replace(running.entry, state=state, uid=job.uid, at=at, records=records, bytes=size))
+        await ledger.write(replace(entry, state=state, uid=job.uid, at=at, records=records, bytes=size))
 
     def _entry(
         self,
@@ -313,32 +334,4 @@ class ReplayJobReconciler:
         plan: ReplayPlan,
         max_batch_bytes: int = planning.DEFAULT_MAX_BATCH_BYTES,
     ) -> LedgerEntry:
-        return LedgerEntry(_key(job), state, job.uid, plan, max_batch_bytes, conditions.stamp(self._context.clock()))
-
-
-def _key(job: ReplayJob) -> str:
-    return planning.ledger_key(job.namespace, job.name, job.spec)
-
-
-def _starts(job: ReplayJob, plan: ReplayPlan) -> Mapping[int, Mapping[TopicPartition, int]]:
-    """Start positions by shard. Within one cluster positions stand under the source topic's own name."""
-    found: dict[int, dict[TopicPartition, int]] = defaultdict(dict)
-    for p in plan.partitions:
-        found[p.shard][TopicPartition(job.spec.source.topic, p.partition)] = p.start
-    return found
-
-
-def _assignment(job: ReplayJob, plan: ReplayPlan, route: Route, max_batch_bytes: int) -> Assignment:
-    """What the workers are told."""
-    source, target, run = job.spec.source.topic, job.spec.target.topic, run_of(job)
-    return Assignment(
-        name=f"{job.namespace}/{job.name}",
-        source=route.access,
-        target=route.access,
-        group=run,
-        transactional_id_prefix=run,
-        routes=(TopicRoute(source, plan.source_topic_id, target, plan.target_topic_id, source, max_batch_bytes),),
-        slices=tuple(Slice(0, p.partition, p.start, p.end, p.shard) for p in plan.partitions),
-        from_ms=planning.milliseconds_or_none(plan.from_time),
-        to_ms=planning.milliseconds_or_none(plan.to_time),
-    )
+        return LedgerEntry(key_of(job), state, job.uid, plan, max_batch_bytes, conditions.stamp(self._context.clock()))

@@ -5,21 +5,26 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Mapping
+from dataclasses import replace
 from datetime import timedelta
 from typing import Any, Final
 
 from sluice.api.base import API_VERSION
 from sluice.api.objects import ReplayJob, cluster_key
-from sluice.api.replay import ReplayPhase, ReplayPlan
+from sluice.api.replay import ENDED, ReplayPhase, ReplayPlan, Wanted
+from sluice.engine import status as conditions
 from sluice.engine.errors import WaitingError
 from sluice.engine.finalizers import finalizer_of, let_go
 from sluice.engine.reconciler import Context, Outcome
 from sluice.engine.replay_access import ReplayAccess
+from sluice.kafka.admin import KafkaAdmin
 from sluice.kafka.errors import KafkaError
 from sluice.manifests.metadata import decode
 from sluice.manifests.replay_job import ReplayObjects
 from sluice.plan.replay import ledger_key, run_name
+from sluice.plan.replay_control import heed, wanted
 from sluice.replay.group_positions import end_transactions
+from sluice.replay.ledger import Ledger, LedgerState
 
 logger = logging.getLogger(__name__)
 
@@ -32,9 +37,14 @@ def objects_of(job: ReplayJob) -> ReplayObjects:
     return ReplayObjects(job.name, job.namespace, job.uid, job.spec.cluster_ref.name, job.owner_reference())
 
 
+def key_of(job: ReplayJob) -> str:
+    """A replay's key in the ledger."""
+    return ledger_key(job.namespace, job.name, job.spec)
+
+
 def run_of(job: ReplayJob) -> str:
     """A replay's run name."""
-    return run_name(ledger_key(job.namespace, job.name, job.spec))
+    return run_name(key_of(job))
 
 
 def shard_count(plan: ReplayPlan) -> int:
@@ -52,7 +62,7 @@ class ReplayEnd:
     async def ended(self, job: ReplayJob) -> Outcome:
         """Take credentials away, then wait for the TTL."""
         if finalizer_of(job.key.kind) in job.finalizers:
-            if job.status.phase is ReplayPhase.FAILED:
+            if job.status.phase in (ReplayPhase.FAILED, ReplayPhase.CANCELLED):
                 await self._stop_workers(job)
             await self._take_back(job)
             await let_go(self._context, job)
@@ -107,6 +117,8 @@ class ReplayEnd:
             return
         kube, name = self._context.kube, objects_of(job).job
         admin = await self._context.clusters.connect(job.spec.cluster_ref, job.namespace)
+        if job.status.phase not in ENDED and wanted(heed(job.annotations, job.status.control)) is Wanted.CANCEL:
+            await self._enter_cancelled(job, admin)
         present = decode(await kube.get("v1", "Secret", job.namespace, name))
         resolved = self._context.clusters.resolve(job.spec.cluster_ref, job.namespace)
         await self._access.revoke(admin, run_of(job), resolved, present)
@@ -114,6 +126,14 @@ class ReplayEnd:
             shards = shard_count(job.status.plan) if job.status.plan else job.spec.parallelism
             await end_transactions(admin, self._context.fence, run_of(job), shards)
         await kube.delete("v1", "Secret", job.namespace, name)
+
+    async def _enter_cancelled(self, job: ReplayJob, admin: KafkaAdmin) -> None:
+        """It was deleted before it could be cancelled: who applies it again must not begin it all the same."""
+        ledger = Ledger(admin, self._context.fence)
+        entry = await ledger.read(key_of(job))
+        if entry is not None and entry.state in (LedgerState.PLANNED, LedgerState.STARTED):
+            at = conditions.stamp(self._context.clock())
+            await ledger.write(replace(entry, state=LedgerState.CANCELLED, uid=job.uid, at=at))
 
     async def _going(self, api_version: str, kind: str, namespace: str | None, name: str) -> bool:
         body: Mapping[str, Any] | None = await self._context.kube.get(api_version, kind, namespace, name)

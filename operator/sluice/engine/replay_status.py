@@ -8,11 +8,15 @@ from typing import Any, Final, Literal
 
 from sluice.api.base import Condition, ConditionType, Reason
 from sluice.api.objects import Key, ReplayJob
-from sluice.api.replay import ReplayJobStatus, ReplayPhase, ReplayPlan, ReplayProgress
+from sluice.api.replay import ReplayControl, ReplayJobStatus, ReplayPhase, ReplayPlan, ReplayProgress
 from sluice.engine import status as conditions
 from sluice.engine.reconciler import Context
 
 _PROGRESS_EVERY: Final = timedelta(seconds=2)
+_NOT_AGAIN: Final = (
+    "it isn't begun again, even if it is deleted and applied again; a job with another spec.runId asks for another run,"
+    " from the beginning of the range"
+)
 
 
 class ReplayReport:
@@ -50,7 +54,9 @@ class ReplayReport:
         message = f"records are being copied to {job.spec.target.topic}"
         own = [_planned(_plan_sentence(job, plan))]
         found = conditions.reconciling(job, self._now(), Reason.RUNNING, message, own=own)
-        start = job.status.start_time or self._now()
+        # As with a Kubernetes Job: the deadline counts anew when it is resumed.
+        begun = None if job.status.phase is ReplayPhase.SUSPENDED else job.status.start_time
+        start = begun or self._now()
         return await self._write(job, found, phase=ReplayPhase.RUNNING, plan=plan, start_time=start)
 
     async def progress(self, job: ReplayJob, measured: ReplayProgress) -> bool:
@@ -64,6 +70,24 @@ class ReplayReport:
         self._written[job.key] = now
         await self._write(job, job.status.conditions, progress=measured)
         return True
+
+    async def wanted(self, job: ReplayJob, control: ReplayControl) -> ReplayJob:
+        """What people want has changed; all else stays as it is until that is done."""
+        return await self._write(job, job.status.conditions, control=control)
+
+    async def suspended(self, job: ReplayJob, plan: ReplayPlan, measured: ReplayProgress | None) -> None:
+        """It rests. kstatus has no word for that; a condition as a Kubernetes Job's tells it from waiting."""
+        message = (
+            f"{_how_far(plan, measured)}, and waits for sluice.dev/resume (kubectl sluice replay resume {job.name})"
+        )
+        own = [_planned(_plan_sentence(job, plan)), _holds(ConditionType.SUSPENDED, Reason.SUSPENDED, message)]
+        ready = conditions.condition(ConditionType.READY, False, Reason.SUSPENDED, message)
+        if job.status.phase is not ReplayPhase.SUSPENDED:
+            self.tell(job, Reason.SUSPENDED, message)
+        if measured is not None:
+            self._measure(job, measured)
+        found = conditions.settle(job, self._now(), [ready, *own])
+        await self._write(job, found, phase=ReplayPhase.SUSPENDED, plan=plan, progress=measured)
 
     async def completed(self, job: ReplayJob, plan: ReplayPlan, measured: ReplayProgress) -> None:
         """All of it is in the target."""
@@ -91,6 +115,30 @@ class ReplayReport:
         found = conditions.stalled(job, self._now(), Reason.REFUSED, message, own=own)
         self.tell(job, Reason.REFUSED, message, "Warning")
         await self._end(job, found, ReplayPhase.REFUSED)
+
+    async def cancelled(
+        self, job: ReplayJob, at: str, plan: ReplayPlan | None, measured: ReplayProgress | None
+    ) -> None:
+        """Somebody gave it up. What was committed stays in the target."""
+        far = _how_far(plan, measured) if plan else "nothing of it had begun"
+        message = f"it was cancelled at {at}: {far}; {_NOT_AGAIN}"
+        if measured is not None:
+            self._measure(job, measured)
+        own = [_holds(ConditionType.FAILED, Reason.CANCELLED, message)]
+        found = conditions.stalled(job, self._now(), Reason.CANCELLED, message, own=own)
+        self.tell(job, Reason.CANCELLED, message)
+        # A progress that can't be measured any more is the last one that was.
+        await self._end(
+            job, found, ReplayPhase.CANCELLED, plan=plan or job.status.plan, progress=measured or job.status.progress
+        )
+
+    async def cancelled_before(self, job: ReplayJob, plan: ReplayPlan | None, at: str, records: int) -> None:
+        """An earlier object of this name and spec was given up."""
+        message = f"a replay of this name and spec was cancelled at {at}, after {records:,} records; {_NOT_AGAIN}"
+        own = [_holds(ConditionType.FAILED, Reason.CANCELLED, message)]
+        found = conditions.stalled(job, self._now(), Reason.CANCELLED, message, own=own)
+        self.tell(job, Reason.CANCELLED, message)
+        await self._end(job, found, ReplayPhase.CANCELLED, plan=plan)
 
     async def failed(self, job: ReplayJob, reason: Reason, message: str, measured: ReplayProgress | None) -> None:
         """It can't go on."""
@@ -121,6 +169,14 @@ class ReplayReport:
 
     def _now(self) -> datetime:
         return self._context.clock().replace(microsecond=0)
+
+
+def _how_far(plan: ReplayPlan, measured: ReplayProgress | None) -> str:
+    if measured is None:
+        return "it hasn't begun"
+    return (
+        f"it has passed {measured.offsets_done:,} of {plan.offsets:,} offsets, and written {measured.records:,} records"
+    )
 
 
 def _plan_sentence(job: ReplayJob, plan: ReplayPlan) -> str:

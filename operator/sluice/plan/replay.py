@@ -175,6 +175,11 @@ def make(spec: ReplayJobSpec, observed: Observed, now: datetime) -> Planned:
     return Planned(plan.model_copy(update={"hash": content_hash(content)}), None, limit)
 
 
+def nothing(now: datetime) -> ReplayPlan:
+    """The plan of a replay that is given up before there was one."""
+    return ReplayPlan(hash="", planned_at=now.replace(microsecond=0), source_topic_id="", target_topic_id="", offsets=0)
+
+
 def share_out(sizes: Mapping[int, int], workers: int) -> dict[int, int]:
     """Shard of each partition: the largest first, each to the worker that has least; no worker without work."""
     count = max(1, min(workers, sum(size > 0 for size in sizes.values())))

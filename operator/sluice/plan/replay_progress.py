@@ -38,10 +38,11 @@ class Sample:
 
 @dataclass(frozen=True)
 class Workers:
-    """The Kubernetes Job: whether it is there, and whether it ended badly (``failure``: reason and sentence)."""
+    """The Kubernetes Job: whether it is there, ended badly (``failure``: reason and sentence), or is suspended."""
 
     exist: bool
     failure: tuple[Reason, str] | None = None
+    suspended: bool = False
 
 
 class Step(Enum):
@@ -50,6 +51,7 @@ class Step(Enum):
     COMPLETE = "every position is at its end"
     FAIL = "it can't go on"
     START = "workers have to be started"
+    RESUME = "workers have to be let go on"
     WATCH = "workers are on it"
 
 
@@ -84,7 +86,7 @@ def decide(
     """The next step. Completion is what positions say, whatever became of the workers."""
     if lost := _lost(positions, floor):
         return lost
-    if all(positions[p.partition].offset >= p.end for p in plan.partitions):
+    if complete(plan, positions):
         return Decision(Step.COMPLETE, Reason.COMPLETED)
     if workers.failure:
         return Decision(Step.FAIL, *workers.failure)
@@ -95,7 +97,14 @@ def decide(
             f"it wasn't done within {deadline_seconds} s (spec.activeDeadlineSeconds); what was committed stands, and"
             " the same replay made again goes on from there",
         )
-    return Decision(Step.WATCH if workers.exist else Step.START)
+    if not workers.exist:
+        return Decision(Step.START)
+    return Decision(Step.RESUME if workers.suspended else Step.WATCH)
+
+
+def complete(plan: ReplayPlan, positions: Mapping[int, Committed]) -> bool:
+    """Whether every position of the plan is there, and at its end."""
+    return all(p.partition in positions and positions[p.partition].offset >= p.end for p in plan.partitions)
 
 
 def _lost(positions: Mapping[int, Committed], floor: Mapping[int, int]) -> Decision | None:
@@ -151,7 +160,7 @@ def worker_state(job: Mapping[str, Any] | None, pods: Sequence[Mapping[str, Any]
     conditions = (job.get("status") or {}).get("conditions") or ()
     failed = next((c for c in conditions if c["type"] in ("Failed", "FailureTarget") and c["status"] == "True"), None)
     if failed is None:
-        return Workers(exist=True)
+        return Workers(exist=True, suspended=bool((job.get("spec") or {}).get("suspend")))
     last = _last_words(pods)
     if last is None:
         said = failed.get("message") or failed.get("reason") or "it says nothing more"

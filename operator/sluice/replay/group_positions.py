@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import defaultdict
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping
 from contextlib import asynccontextmanager
 from typing import Any, Final, TypeVar
 
@@ -83,6 +83,27 @@ async def commit_starts(
                 await transactions.end()
             # What was committed is seen a moment later: whoever reads too early takes it for lost.
             await transactions.positions(starts)
+
+
+async def keep_positions(
+    admin: KafkaAdmin, fence: Callable[[], None], run: str, shards: Mapping[int, Collection[TopicPartition]]
+) -> None:
+    """Commit the positions of shards that rest again, as they are, so that they don't expire.
+
+    As a worker does: one that still ran would be fenced, so that nothing is put back that it has committed since; and
+    once a worker has started again, what is left of this call comes to nothing, however late it gets to Kafka.
+
+    Raises:
+        KafkaUnreachableError: whether they are committed isn't known, or one is gone; doing it again does no harm.
+    """
+    async with _as_worker(admin, fence, run) as become:
+        for shard, places in shards.items():
+            transactions = await become(shard)
+            await transactions.commit_positions(await transactions.positions(places))
+            fence()
+            await transactions.end()
+            # What was committed is seen a moment later: whoever reads too early takes it for lost.
+            await transactions.positions(places)
 
 
 async def end_transactions(admin: KafkaAdmin, fence: Callable[[], None], run: str, shards: int) -> None:

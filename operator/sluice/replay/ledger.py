@@ -1,4 +1,4 @@
-"""The ledger: which replays were planned, started and completed, kept in a compacted topic on the target's cluster.
+"""The ledger: how far each replay has come, and how it ended, kept in a compacted topic on the target's cluster.
 
 It outlives every object in Kubernetes: a replay that was deleted and applied again, or restored from a backup, finds
 here that it is done, or where its frozen plan was.
@@ -59,6 +59,8 @@ class LedgerState(StrEnum):
     """The plan is frozen; start positions may not be committed yet, and no worker has run."""
     STARTED = "started"
     """Start positions are committed: from now on a missing one is a loss."""
+    CANCELLED = "cancelled"
+    """Somebody didn't want it any more: it isn't begun again, whoever applies it."""
     LOST = "lost"
     """A committed position can't be trusted any more: whoever goes on may copy records twice."""
     COMPLETED = "completed"
@@ -66,7 +68,7 @@ class LedgerState(StrEnum):
 
 @dataclass(frozen=True)
 class LedgerEntry:
-    """A replay's line. ``uid`` is the object that wrote it; counts are those at completion.
+    """A replay's line. ``uid`` is the object that wrote it; counts are those at completion, or when it was cancelled.
 
     ``max_batch_bytes`` is the target's limit at planning, for the record; workers are given the present one.
     """

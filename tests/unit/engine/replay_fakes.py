@@ -11,7 +11,7 @@ import pytest
 
 from sluice.api.objects import Key
 from sluice.engine import replay as engine
-from sluice.engine import replay_end
+from sluice.engine import replay_control, replay_end
 from sluice.engine.reconciler import Context, Outcome
 from sluice.engine.replay import ReplayJobReconciler
 from sluice.kafka.errors import KafkaError
@@ -34,7 +34,9 @@ class ReplayKube(FakeKube):
         key = Key(body["kind"], meta["namespace"], meta["name"])
         if key in self.objects:
             return self.objects[key], False
-        return self.put(dict(body)), True
+        made = dict(body)
+        made["metadata"] = {**meta, "uid": f"uid-{meta['name']}"}
+        return self.put(made), True
 
     async def apply(self, body: Mapping[str, Any]) -> dict[str, Any]:
         return self.put(dict(body))
@@ -156,6 +158,13 @@ class Stage:
         }
         self.context.index.put(self.kube.put(body))
 
+    def annotate(self, **tokens: str) -> None:
+        """Somebody asks for something: ``suspend``, ``resume`` or ``cancel``."""
+        meta = self.kube.objects[JOB]["metadata"]
+        asked = {f"sluice.dev/{act}": token for act, token in tokens.items()}
+        meta["annotations"] = {**meta.get("annotations", {}), **asked}
+        self.context.index.put(self.kube.put(self.kube.objects[JOB]))
+
     def mark_deleted(self, key: Key) -> None:
         """Somebody deletes it; finalizers hold it."""
         body = self.kube.objects[key]
@@ -231,9 +240,12 @@ def stage(monkeypatch: pytest.MonkeyPatch) -> Stage:
     for module, name, fake in (
         (engine, "Ledger", FakeLedger),
         (engine, "observe", _observe),
-        (engine, "read_positions", _read_positions),
+        (replay_end, "Ledger", FakeLedger),
+        (replay_control, "read_positions", _read_positions),
         (engine, "commit_starts", _commit_starts),
-        (engine, "recommit", _recommit),
+        (replay_control, "recommit", _recommit),
+        (replay_control, "keep_positions", _keep_positions),
+        (replay_control, "end_transactions", _end_transactions),
         (replay_end, "end_transactions", _end_transactions),
     ):
         monkeypatch.setattr(module, name, fake)
@@ -263,6 +275,10 @@ async def _commit_starts(kafka: ReplayKafka, _: Any, run: str, shards: Mapping[i
 async def _recommit(kafka: ReplayKafka, _: str, positions: Mapping[TopicPartition, Committed]) -> None:
     assert all(kafka.positions[place] == position for place, position in positions.items())
     kafka.did.append(f"recommitted {sorted(place.partition for place in positions)}")
+
+
+async def _keep_positions(kafka: ReplayKafka, _: Any, run: str, shards: Mapping[int, Any]) -> None:
+    kafka.did.append(f"kept {sorted(place.partition for places in shards.values() for place in places)}")
 
 
 async def _end_transactions(kafka: ReplayKafka, _: Any, run: str, shards: int) -> None:
