@@ -5,6 +5,7 @@ Everything here can be had with kubectl alone; these show it better. What a comm
 
 from __future__ import annotations
 
+from enum import StrEnum
 from typing import Annotated
 
 import typer
@@ -15,14 +16,25 @@ Namespace = Annotated[
 Context = Annotated[str | None, typer.Option("--context", help="Context of the kubeconfig.")]
 Everywhere = Annotated[bool, typer.Option("--all-namespaces", "-A", help="All namespaces.")]
 Job = Annotated[str, typer.Argument(metavar="JOB", help="Name of the ReplayJob.")]
+Start = Annotated[
+    str, typer.Option("--from", help="Where it starts, inclusive: Earliest, an offset, or a time (RFC 3339).")
+]
+End = Annotated[str, typer.Option("--to", help="Where it ends, exclusive: Latest, an offset, or a time (RFC 3339).")]
+
+
+class Output(StrEnum):
+    """How a manifest is printed."""
+
+    YAML = "yaml"
+    JSON = "json"
 
 
 def register(app: typer.Typer) -> None:
     """Add the commands to ``app``."""
     app.command()(status)
-    replay = typer.Typer(no_args_is_help=True, help="Look at replays and follow them.")
-    replay.command()(plan)
-    replay.command()(watch)
+    replay = typer.Typer(no_args_is_help=True, help="Make replays, follow them, and say whether they go on.")
+    for command in (create, plan, watch, suspend, resume, cancel):
+        replay.command()(command)
     app.add_typer(replay, name="replay")
 
 
@@ -41,7 +53,55 @@ def plan(job: Job, namespace: Namespace = None, context: Context = None) -> None
 
 
 def watch(job: Job, namespace: Namespace = None, context: Context = None) -> None:
-    """Follow a replay to its end; exit code 0 if it completed, 1 if it failed or was refused."""
+    """Follow a replay to its end; exit code 0 if it completed, 1 if it failed, was refused or cancelled."""
     from sluice.cli.replay import run_watch
 
     raise typer.Exit(run_watch(job, namespace, context))
+
+
+def create(
+    job: Job,
+    cluster: Annotated[str, typer.Option(help="The MessagingCluster: NAME, or NAMESPACE/NAME.")],
+    source: Annotated[str, typer.Option(help="Topic that is read.")],
+    target: Annotated[str, typer.Option(help="Topic that is written.")],
+    start: Start = "Earliest",
+    end: End = "Latest",
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Plan only: nothing moves.")] = False,
+    accept_reordering: Annotated[
+        bool, typer.Option("--accept-reordering", help="Old values may come after newer ones in the target.")
+    ] = False,
+    run_id: Annotated[str | None, typer.Option(help="Another run of what was completed or cancelled before.")] = None,
+    parallelism: Annotated[int | None, typer.Option(min=1, max=100, help="Workers.")] = None,
+    output: Annotated[
+        Output | None, typer.Option("--output", "-o", help="Print the manifest, and make nothing.")
+    ] = None,
+    namespace: Namespace = None,
+    context: Context = None,
+) -> None:
+    """Make a replay, or with -o yaml print its manifest, to be kept in Git."""
+    from sluice.cli.replay_acts import Request, run_create
+
+    request = Request(job, cluster, source, target, start, end, dry_run, run_id, parallelism, accept_reordering)
+    raise typer.Exit(run_create(request, output.value if output else None, namespace, context))
+
+
+def suspend(job: Job, namespace: Namespace = None, context: Context = None) -> None:
+    """Stop a replay's workers; it keeps its place, and goes on when it is resumed."""
+    _act("suspend", job, namespace, context)
+
+
+def resume(job: Job, namespace: Namespace = None, context: Context = None) -> None:
+    """Let a suspended replay go on from where it was, with the same plan."""
+    _act("resume", job, namespace, context)
+
+
+def cancel(job: Job, namespace: Namespace = None, context: Context = None) -> None:
+    """Give a replay up, for good: applied again it isn't begun again. What was copied stays in the target."""
+    _act("cancel", job, namespace, context)
+
+
+def _act(act: str, job: str, namespace: str | None, context: str | None) -> None:
+    from sluice.cli.replay_acts import run_act
+    from sluice.plan.replay_control import Act
+
+    raise typer.Exit(run_act(Act(act), job, namespace, context))

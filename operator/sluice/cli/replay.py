@@ -11,12 +11,9 @@ from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedCo
 from rich.table import Table
 
 from sluice.api.objects import ReplayJob
-from sluice.api.replay import ReplayPhase, ReplayPlan
+from sluice.api.replay import ENDED, ReplayPhase, ReplayPlan
 from sluice.cli.access import current_namespace, kubernetes, one
 
-ENDED: Final = frozenset(
-    {ReplayPhase.COMPLETED, ReplayPhase.ALREADY_COMPLETED, ReplayPhase.FAILED, ReplayPhase.REFUSED}
-)
 _EVERY: Final = 1.0
 """Seconds between two looks; the operator writes progress at most every two."""
 
@@ -126,6 +123,9 @@ def _show(progress: Progress, task: TaskID, job: ReplayJob) -> None:
     now = job.status.progress
     if now is None:
         progress.update(task, detail=sentence(job))
+        return
+    if job.status.phase is ReplayPhase.SUSPENDED:
+        progress.update(task, total=100, completed=now.percent, detail=f"{now.records:,} records, suspended")
         return
     left = f", {now.seconds_left} s left" if now.seconds_left else ""
     progress.update(

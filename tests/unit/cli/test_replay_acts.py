@@ -1,0 +1,118 @@
+"""What ``sluice replay`` asks for follows from its flags and from the object alone."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+import yaml
+from typer.testing import CliRunner
+
+from sluice.api.objects import parse
+from sluice.cli.main import app
+from sluice.cli.replay_acts import Request, bound, manifest, useless
+from sluice.plan.replay_control import Act
+
+REQUEST = Request("february", "demo", "departures", "again", "Earliest", "Latest")
+
+
+def job(phase: str | None, *, dry_run: bool = False, **metadata: Any) -> Any:
+    made = manifest(replace(REQUEST, dry_run=dry_run))
+    meta = {"namespace": "n", "uid": "u", "creationTimestamp": "2026-01-01T00:00:00Z", **metadata}
+    status = {"phase": phase} if phase else {}
+    return parse({**made, "metadata": {**made["metadata"], **meta}, "status": status})
+
+
+def test_what_flags_do_not_say_is_not_in_the_manifest() -> None:
+    assert manifest(REQUEST)["spec"] == {
+        "clusterRef": {"name": "demo"},
+        "source": {"topic": "departures", "range": {"from": {"at": "Earliest"}, "to": {"at": "Latest"}}},
+        "target": {"topic": "again"},
+    }
+
+
+def test_what_flags_say_is() -> None:
+    asked = Request("february", "kafka/demo", "departures", "again", "5", "9", True, "two", 3, True)
+    spec = manifest(asked)["spec"]
+    assert spec["clusterRef"] == {"name": "demo", "namespace": "kafka"}
+    assert spec["source"]["range"] == {"from": {"offset": 5}, "to": {"offset": 9}}
+    assert (spec["dryRun"], spec["runId"], spec["parallelism"], spec["ordering"]) == (
+        True,
+        "two",
+        3,
+        "AcceptReordering",
+    )
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("latest", {"at": "Latest"}),
+        ("17", {"offset": 17}),
+        ("2013-02-01T00:00:00-05:00", {"time": "2013-02-01T00:00:00-05:00"}),
+        ("2013-02-01T00:00:00Z", {"time": "2013-02-01T00:00:00Z"}),
+    ],
+)
+def test_an_end_of_a_range_is_an_offset_a_time_or_a_name(text: str, expected: dict[str, Any]) -> None:
+    assert bound("--to", text, "Latest") == expected
+
+
+@pytest.mark.parametrize(
+    ("text", "sentence"),
+    [
+        ("yesterday", "--to yesterday is neither an offset, nor Latest, nor a time"),
+        ("-3", "--to -3 is neither"),
+        ("Earliest", "--to Earliest is neither"),
+        ("2013-02-01T00:00:00", "doesn't say its time zone"),
+    ],
+)
+def test_what_is_none_of_these_is_answered_by_a_sentence(text: str, sentence: str) -> None:
+    with pytest.raises(ValueError, match=sentence):
+        bound("--to", text, "Latest")
+
+
+@pytest.mark.parametrize(
+    ("asked", "sentence"),
+    [
+        (replace(REQUEST, cluster="a/b/c"), "neither NAME nor NAMESPACE/NAME"),
+        (replace(REQUEST, source="no topic"), "such a replay can't be: spec.source.topic"),
+    ],
+)
+def test_a_replay_that_cannot_be_is_not_sent(asked: Request, sentence: str) -> None:
+    with pytest.raises(ValueError, match=sentence):
+        manifest(asked)
+
+
+@pytest.mark.parametrize(
+    ("found", "sentence"),
+    [
+        (job("Running"), None),
+        (job("Suspended"), None),
+        (job(None), None),
+        (job("Completed"), "february has ended already (Completed), so there is nothing to cancel"),
+        (job("Cancelled"), "february has ended already (Cancelled), so there is nothing to cancel"),
+        (job("Planned", dry_run=True), "february is a dry run, which moves nothing, so there is nothing to cancel"),
+        (
+            job("Running", deletionTimestamp="2026-01-01T00:00:00Z"),
+            "february is being deleted, so there is nothing to cancel",
+        ),
+    ],
+)
+def test_an_act_that_would_come_to_nothing_is_not_asked_for(found: Any, sentence: str | None) -> None:
+    assert useless(Act.CANCEL, found) == sentence
+
+
+def test_a_manifest_can_be_printed_without_a_kubernetes() -> None:
+    command = "replay create february --cluster demo --source departures --target again --dry-run -o yaml"
+    result = CliRunner().invoke(app, command.split(), env={"KUBECONFIG": "/nowhere"})
+    assert result.exit_code == 0
+    body = yaml.safe_load(result.stdout)
+    assert (body["kind"], body["metadata"], body["spec"]["dryRun"]) == ("ReplayJob", {"name": "february"}, True)
+
+
+def test_flags_that_make_no_sense_end_with_a_sentence() -> None:
+    command = "replay create february --cluster demo --source departures --target again --from soon"
+    result = CliRunner().invoke(app, command.split())
+    assert result.exit_code == 1
+    assert "--from soon is neither an offset" in result.output
