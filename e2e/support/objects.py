@@ -30,22 +30,25 @@ def namespace(name: str) -> Body:
     }
 
 
+def pool(name: str, *roles: str, replicas: int = 1) -> Body:
+    """A pool of small nodes."""
+    return {
+        "name": name,
+        "roles": list(roles),
+        "replicas": replicas,
+        "storage": {"size": "1Gi"},
+        "jvm": {"heap": "256m"},
+        "resources": {"requests": {"cpu": "50m", "memory": "400Mi"}},
+    }
+
+
 def cluster(name: str, *, host: str, nodes: int = 1, config: dict[str, str] | None = None, **spec: Any) -> Body:
-    """A small cluster of combined nodes; ``host`` is where a NodePort is reached. ``spec`` is added as it is."""
+    """A small cluster of combined nodes; ``host`` is where a NodePort is reached. ``spec`` goes over all of it."""
     return _object(
         "MessagingCluster",
         name,
         {
-            "nodePools": [
-                {
-                    "name": "nodes",
-                    "roles": ["controller", "broker"],
-                    "replicas": nodes,
-                    "storage": {"size": "1Gi"},
-                    "jvm": {"heap": "256m"},
-                    "resources": {"requests": {"cpu": "50m", "memory": "400Mi"}},
-                }
-            ],
+            "nodePools": [pool("nodes", "controller", "broker", replicas=nodes)],
             "listeners": [
                 {"name": "tls", "port": 9093},
                 {"name": "outside", "port": 9095, "type": "NodePort", "advertisedHost": host},
