@@ -43,7 +43,10 @@ class Reconciler(Protocol):
         ...
 
     def lane(self, key: Key) -> str:
-        """Keys of one lane are reconciled together and never twice at once; lanes run side by side."""
+        """Keys of one lane are reconciled together and never twice at once; lanes run side by side.
+
+        It is asked again whenever a look at the key is wanted: a key whose lane has changed waits in the new one.
+        """
         ...
 
     async def reconcile(self, keys: Sequence[Key]) -> Mapping[Key, Outcome | Exception]:
