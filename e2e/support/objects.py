@@ -77,7 +77,7 @@ def topic(name: str, reference: Body, *, partitions: int = 1, replicas: int = 1,
 
 
 def user(name: str, reference: Body, *, authentication: str = "TLS", acls: Sequence[Body] | None = None) -> Body:
-    """A User who may read and write every topic and group and describe the cluster and its configuration, unless ``acls`` says otherwise."""
+    """A User who may read and write every topic and group and look at the cluster, unless ``acls`` says otherwise."""
     everything = [
         {"resource": "Cluster", "operations": ["Describe", "DescribeConfigs"]},
         *({"resource": kind, "name": "*", "operations": ["All"]} for kind in ("Topic", "Group", "TransactionalId")),
