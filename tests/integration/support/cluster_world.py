@@ -5,11 +5,13 @@ from __future__ import annotations
 import asyncio
 import json
 import os
-from collections.abc import AsyncIterator, Callable
+import re
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, Final, cast
 
 import pytest
 
@@ -41,6 +43,18 @@ from sluice.plan.observed import (
 
 Body = dict[str, Any]
 
+MADE: Final = (
+    ("v1", "Secret"),
+    ("v1", "ConfigMap"),
+    ("v1", "Service"),
+    ("v1", "PersistentVolumeClaim"),
+    ("apps/v1", "StatefulSet"),
+    ("policy/v1", "PodDisruptionBudget"),
+    ("networking.k8s.io/v1", "NetworkPolicy"),
+)
+"""What the operator makes for a cluster."""
+_HASH: Final = re.compile(r"-[0-9a-f]{10}$")
+
 
 class Killed(BaseException):
     """The operator's process has ended at this point."""
@@ -53,6 +67,7 @@ class PlayedKafka:
     ready: Callable[[], set[int]]
     defaults: dict[str, ConfigValue] = field(default_factory=dict)
     settings: ConnectionSettings | None = None
+    fence: Callable[[], None] = lambda: None
     isr: set[int] | None = None
     directories: dict[int, str] = field(default_factory=dict)
     """Directory ids of the controllers, as their disks were formatted."""
@@ -88,6 +103,7 @@ class PlayedKafka:
     async def alter_broker_configs(self, changes: dict[str, str | None], *, broker: int | None = None) -> None:
         if bad := self.refuses & changes.keys():
             raise KafkaRefusedError(Reason.KAFKA_REFUSED, f"all brokers: invalid value for {sorted(bad)[0]}")
+        self.fence()
         for key, value in changes.items():
             if value is None:
                 self.defaults.pop(key, None)
@@ -108,7 +124,7 @@ class World:
         self.kube, self.outside, self.namespace = kube, outside, namespace
         self.key = Key("MessagingCluster", namespace, "demo")
         self.pods: dict[str, Body] = {}
-        self.kafka = PlayedKafka(self.ready_ids)
+        self.kafka = PlayedKafka(self.ready_ids, fence=self.fence)
         self.fence_after: int | None = None
         self.writes = 0
         self.now = datetime.now(UTC)
@@ -239,28 +255,50 @@ class World:
     def revisions(self) -> dict[str, str]:
         return {name: pod["metadata"]["uid"] for name, pod in self.pods.items()}
 
+    async def everything(self) -> Sequence[Body]:
+        """Everything that the operator makes, and the cluster itself."""
+        kinds = [*MADE, (API_VERSION, "MessagingCluster")]
+        return [body for version, kind in kinds for body in await self.list(kind, version)]
+
     async def versions(self) -> dict[str, str]:
         """Resource version of everything that the operator makes."""
-        kinds = [
-            ("v1", "Secret"),
-            ("v1", "ConfigMap"),
-            ("v1", "Service"),
-            ("v1", "PersistentVolumeClaim"),
-            ("apps/v1", "StatefulSet"),
-            ("policy/v1", "PodDisruptionBudget"),
-            ("networking.k8s.io/v1", "NetworkPolicy"),
-            (API_VERSION, "MessagingCluster"),
-        ]
         return {
-            f"{kind} {body['metadata']['name']}": body["metadata"]["resourceVersion"]
-            for version, kind in kinds
-            for body in await self.list(kind, version)
+            f"{body['kind']} {body['metadata']['name']}": body["metadata"]["resourceVersion"]
+            for body in await self.everything()
         }
 
+    async def shape(self) -> Sequence[str]:
+        """What there is, in words that are the same for clusters of the same spec, without what is random."""
+        return sorted(
+            f"{body['kind']} {_HASH.sub('', meta['name'])} {sorted(meta.get('labels', {}).items())} "
+            f"of {[owner['kind'] for owner in meta.get('ownerReferences', ())]}"
+            for body in await self.everything()
+            for meta in [body["metadata"]]
+        )
 
-@pytest.fixture
-async def world(kubeconfig: Path) -> AsyncIterator[World]:
-    """A namespace of this test, with the CRDs served."""
+    async def collect_garbage(self, most: int | None = None) -> int:
+        """Delete (at most so many) objects whose owner is gone, and pods with their StatefulSets.
+
+        Returns how many were deleted.
+        """
+        there = {body["metadata"]["uid"] for body in await self.list("MessagingCluster", API_VERSION)}
+        orphans = [
+            body
+            for body in await self.everything()
+            if (owners := body["metadata"].get("ownerReferences")) and not any(o["uid"] in there for o in owners)
+        ]
+        for body in orphans[:most]:
+            name = body["metadata"]["name"]
+            await self.outside.delete(body["apiVersion"], body["kind"], self.namespace, name)
+            if body["kind"] == "StatefulSet":
+                self.pods.pop(f"{name}-0", None)
+                await self.outside.delete("v1", "Pod", self.namespace, f"{name}-0")
+        return len(orphans[:most])
+
+
+@asynccontextmanager
+async def open_world(kubeconfig: Path) -> AsyncIterator[World]:
+    """A namespace of its own, with the CRDs served."""
     outside = await Kube.connect(kubeconfig=str(kubeconfig), field_manager="test")
     for body in crds().values():
         await outside.apply(body)
@@ -277,3 +315,10 @@ async def world(kubeconfig: Path) -> AsyncIterator[World]:
     await made[0].context.events.flush()
     await kube.close()
     await outside.close()
+
+
+@pytest.fixture
+async def world(kubeconfig: Path) -> AsyncIterator[World]:
+    """A namespace of this test."""
+    async with open_world(kubeconfig) as made:
+        yield made
