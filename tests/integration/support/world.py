@@ -16,6 +16,7 @@ from typing import Any
 from sluice.api.base import API_VERSION, ClusterReference
 from sluice.api.crd import crds
 from sluice.api.objects import KINDS, Key, key_of
+from sluice.engine.cluster import ClusterReconciler
 from sluice.engine.clusters import Clusters
 from sluice.engine.group import ConsumerGroupReconciler
 from sluice.engine.index import Index
@@ -48,19 +49,25 @@ class ReadyClusters(Clusters):
 class World:
     """What a test works in."""
 
-    def __init__(self, kube: Kube, counting: Counter[str], bootstrap: str, namespace: str) -> None:
+    def __init__(
+        self, kube: Kube, counting: Counter[str], bootstrap: str, namespace: str, *, connects: bool = False
+    ) -> None:
         self.kube = kube
         self.kube_requests = counting
         self.namespace = namespace
         self.kafka_requests: Counter[str] = Counter()
         self.woken: list[Key] = []
         self.index = Index()
+        self.clusters: Clusters
         self.now = datetime.now(UTC)
         self.admin = KafkaAdmin(
             ConnectionSettings(tuple(bootstrap.split(","))), on_request=lambda name: self.kafka_requests.update([name])
         )
-        self.clusters = ReadyClusters(kube, self.index, lambda _: self.admin)
-        self.clusters.admin = self.admin
+        if connects:
+            self.clusters = Clusters(kube, self.index, KafkaAdmin)
+        else:
+            self.clusters = ready = ReadyClusters(kube, self.index, lambda _: self.admin)
+            ready.admin = self.admin
         self.metrics = Metrics()
         self.events = Events(kube, instance="test")
         context = Context(
@@ -75,15 +82,13 @@ class World:
             fence=lambda: None,
         )
         self.context = context
-        self._reconcilers: dict[str, Reconciler] = {
-            "Topic": TopicReconciler(context),
-            "User": UserReconciler(context),
-            "ConsumerGroup": ConsumerGroupReconciler(context),
-        }
+        self._reconcilers: dict[str, Reconciler] = {}
+        self.restart()
 
     def restart(self) -> None:
         """Forget everything that is only in memory, as a new process of the operator would."""
         self._reconcilers = {
+            "MessagingCluster": ClusterReconciler(self.context),
             "Topic": TopicReconciler(self.context),
             "User": UserReconciler(self.context),
             "ConsumerGroup": ConsumerGroupReconciler(self.context),
@@ -159,15 +164,20 @@ class World:
 
 
 @asynccontextmanager
-async def world(kubeconfig: Path, kafka: KafkaCluster, cluster_spec: Spec | None = None) -> AsyncIterator[World]:
-    """A world of its own, whose MessagingCluster ``demo`` is ``kafka`` (external, in plain text, unless specified)."""
+async def world(
+    kubeconfig: Path, kafka: KafkaCluster, cluster_spec: Spec | None = None, *, connects: bool = False
+) -> AsyncIterator[World]:
+    """A world of its own, whose MessagingCluster ``demo`` is ``kafka`` (external, in plain text, unless specified).
+
+    Reconcilers reach Kafka in plain text, whatever the specification, unless they are to connect as it says.
+    """
     counting: Counter[str] = Counter()
     kube = await Kube.connect(kubeconfig=str(kubeconfig), count=lambda verb, kind, code: counting.update([verb]))
     for crd in crds().values():
         await kube.ensure(crd)
     namespace = f"w-{uuid.uuid4().hex[:10]}"
     await kube.create({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": namespace}})
-    made = World(kube, counting, kafka.bootstrap, namespace)
+    made = World(kube, counting, kafka.bootstrap, namespace, connects=connects)
     try:
         while not set(KINDS) <= await kube.served_kinds(API_VERSION):
             continue
@@ -176,6 +186,8 @@ async def world(kubeconfig: Path, kafka: KafkaCluster, cluster_spec: Spec | None
         yield made
     finally:
         await made.events.flush()
+        if connects:
+            await made.clusters.close()
         await made.admin.close()
         await kube.close()
 
