@@ -17,17 +17,13 @@ from cryptography import x509
 
 from sluice.api.base import Reason
 from sluice.api.objects import Key
-from sluice.engine import replay as engine
 from sluice.engine.errors import WaitingError
 from sluice.engine.reconciler import Outcome
-from sluice.engine.replay import ReplayJobReconciler
-from sluice.kafka.admin import KafkaAdmin
 from sluice.kafka.errors import KafkaUnreachableError
 from sluice.kube.errors import InvalidError
-from sluice.plan.observed import AclBinding, NewTopic, TopicPartition
-from sluice.plan.replay import ledger_key, run_name
+from sluice.plan.observed import NewTopic, TopicPartition
 from sluice.plan.replay_progress import Committed
-from sluice.replay.assignment import Assignment, transactional_id
+from sluice.replay.assignment import transactional_id
 from sluice.replay.group_positions import commit_starts, read_positions, recommit
 from sluice.replay.ledger import TOPIC as LEDGER
 from sluice.replay.ledger import Ledger, LedgerState
@@ -36,48 +32,43 @@ from sluice.replay.worker import connection_settings
 from tests.integration.support.replay import (
     JANUARY_2013,
     KEEP,
-    Replay,
     fill,
     make_replay,
     producer,
     read_back,
     records,
     transaction,
-    write_secret,
+)
+from tests.integration.support.replay_world import (
+    Deaths,
+    acls,
+    apply,
+    guarded_broker,
+    guarded_world,
+    job_of,
+    pod,
+    run_of,
+    started,
+    topics,
+    until,
+    with_replays,
 )
 from tests.integration.support.world import World, world
-from tests.support.certificates import _pem as key_pem
-from tests.support.kafka import KafkaCluster, start_cluster
+from tests.support.kafka import KafkaCluster
 from tests.support.processes import wait_until
-
-POOL = {"name": "kafka", "roles": ["controller", "broker"], "replicas": 1, "storage": {"size": "1Gi"}}
 
 
 @pytest.fixture(scope="module")
 def guarded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[KafkaCluster]:
     """A broker that allows only what ACLs say."""
-    config = {
-        "authorizer.class.name": "org.apache.kafka.metadata.authorizer.StandardAuthorizer",
-        "super.users": "User:ANONYMOUS",
-        "ssl.principal.mapping.rules": "RULE:^CN=([^,]+).*$/$1/",
-    }
-    with start_cluster(tmp_path_factory.mktemp("guarded") / "cluster", config=config, tls=True) as cluster:
+    with guarded_broker(tmp_path_factory.mktemp("guarded") / "cluster") as cluster:
         yield cluster
 
 
 @pytest.fixture
 async def here(kubeconfig: Path, guarded: KafkaCluster) -> AsyncIterator[World]:
     """A namespace with a cluster that runs in Sluice's way."""
-    spec = {"nodePools": [POOL], "listeners": [{"name": "tls", "port": 9093}]}
-    async with world(kubeconfig, guarded, spec) as made:
-        assert guarded.ca is not None
-        status = {"status": {"listeners": [{"name": "tls", "bootstrapServers": guarded.bootstrap_of("TLS")}]}}
-        await made.kube.patch(
-            "sluice.dev/v1alpha1", "MessagingCluster", made.namespace, "demo", status, subresource="status"
-        )
-        await made.make_secret("demo-ca-cert", {"ca.crt": guarded.ca.ca_pem})
-        await made.make_secret("demo-clients-ca", {"ca.crt": guarded.ca.ca_pem, "ca.key": key_pem(guarded.ca._key)})
-        with_replays(made)
+    async with guarded_world(kubeconfig, guarded) as made:
         yield made
 
 
@@ -87,82 +78,6 @@ async def outside(kubeconfig: Path, kafka: KafkaCluster) -> AsyncIterator[World]
     async with world(kubeconfig, kafka) as made:
         with_replays(made)
         yield made
-
-
-def with_replays(made: World) -> None:
-    """A reconciler that remembers nothing, as after a restart of the operator."""
-    made._reconcilers["ReplayJob"] = ReplayJobReconciler(made.context)
-
-
-async def topics(here: World, partitions: int = 2, **target: str) -> tuple[str, str]:
-    """Source and target of this test."""
-    source, goal = f"{here.namespace}.source", f"{here.namespace}.target"
-    made = await here.admin.create_topics(
-        [NewTopic(source, partitions, 1, KEEP), NewTopic(goal, partitions, 1, (*KEEP, *target.items()))]
-    )
-    assert set(made.values()) == {None}
-    return source, goal
-
-
-async def apply(here: World, source: str, target: str, name: str = "replay", **spec: Any) -> Key:
-    """A ReplayJob."""
-    return await here.apply("ReplayJob", name, {"source": {"topic": source}, "target": {"topic": target}, **spec})
-
-
-async def job_of(here: World, key: Key) -> tuple[str, dict[str, Any] | None]:
-    """Name and body of the Kubernetes Job of a replay."""
-    uid = (await here.body(key))["metadata"]["uid"].replace("-", "")[:8]
-    name = f"{key.name}-{uid}"
-    return name, await here.kube.get("batch/v1", "Job", here.namespace, name)
-
-
-async def pod(here: World, key: Key, folder: Path, kafka: KafkaCluster) -> Replay:
-    """The files that a worker's pod would see, in a folder."""
-    name, job = await job_of(here, key)
-    assert job is not None
-    plan = await here.kube.get("v1", "ConfigMap", here.namespace, name)
-    secret = await here.kube.get("v1", "Secret", here.namespace, name)
-    assert plan is not None
-    assert secret is not None
-    write_secret(folder, secret.get("data") or {})
-    (folder / "plan.json").write_text(plan["data"]["plan.json"])
-    return Replay(kafka, folder, Assignment.read(folder / "plan.json"))
-
-
-async def until(here: World, key: Key, phase: str, *, restart: bool = False) -> dict[str, Any]:
-    """Reconcile until a phase is reached; with ``restart``, by a new operator each time."""
-    for _ in range(40):
-        if restart:
-            with_replays(here)
-        await here.settle(key)
-        status = await here.status(key)
-        if status.get("phase") == phase:
-            return status
-        await asyncio.sleep(0.1)
-    raise AssertionError(f"no {phase}: {status}")
-
-
-async def started(here: World, key: Key, *, restart: bool = False) -> dict[str, Any]:
-    """Reconcile until the workers' Job is there."""
-    for _ in range(20):
-        if restart:
-            with_replays(here)
-        await here.settle(key)
-        if (await job_of(here, key))[1] is not None:
-            return await here.status(key)
-    raise AssertionError(f"not started: {await here.status(key)}")
-
-
-async def acls(admin: KafkaAdmin, name: str) -> set[AclBinding]:
-    return await admin.describe_acls(f"User:{name}")
-
-
-def run_of(here: World, key: Key) -> tuple[str, str]:
-    """Ledger key and run name of a replay."""
-    job = here.index.resource(key)
-    assert job is not None
-    found = ledger_key(job.namespace, job.name, job.spec)
-    return found, run_name(found)
 
 
 async def test_from_plan_to_completion_with_credentials_of_its_own(
@@ -586,66 +501,25 @@ async def test_a_secret_is_no_secret_in_the_plan(here: World, guarded: KafkaClus
         assert body not in public
 
 
-class KilledError(Exception):
-    """The operator dies here."""
-
-
 async def test_an_operator_killed_after_each_single_effect_goes_on_where_it_was(
     here: World, guarded: KafkaCluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Every write to Kafka and to Kubernetes is the last one of some operator."""
-    effects = 0
-    survived = 0
-
-    def dying(call: Any) -> Any:
-        async def write(*args: Any, **kwargs: Any) -> Any:
-            nonlocal effects
-            done = await call(*args, **kwargs)
-            effects += 1
-            if effects > survived:
-                raise KilledError
-            return done
-
-        return write
-
-    async def to_the_end(until_phase: str) -> None:
-        """Each operator gets one effect further than the one before."""
-        nonlocal effects, survived
-        for number in range(60):
-            survived = number
-            with_replays(here)
-            effects = 0
-            await here.watch()
-            for _ in range(4):
-                result = (await here._reconcilers["ReplayJob"].reconcile([key]))[key]
-                if isinstance(result, KilledError):
-                    break
-                assert isinstance(result, Outcome), result
-                body = await here.body(key)
-                reached = (body.get("status") or {}).get("phase") == until_phase
-                settled = not body["metadata"].get("finalizers") or until_phase == "Running"
-                if reached and settled and (await job_of(here, key))[1] is not None:
-                    return
-        raise AssertionError("it never came to its end")
-
     source, target = await topics(here, 1)
     await asyncio.to_thread(fill, guarded, source, 1000)
     key = await apply(here, source, target)
-    for client, names in (
-        (here.kube, ("create", "create_if_absent", "apply", "patch", "delete")),
-        (here.admin, ("write", "create_acls", "delete_acls_of", "create_topics")),
-        (engine, ("commit_starts",)),
-    ):
-        for name in names:
-            monkeypatch.setattr(client, name, dying(getattr(client, name)))
-    monkeypatch.setattr(Ledger, "write", dying(Ledger.write))
-    await to_the_end("Running")
-    survived = 10**6
+    deaths = Deaths(here, key, monkeypatch)
+
+    async def running(body: dict[str, Any]) -> bool:
+        return (body.get("status") or {}).get("phase") == "Running" and (await job_of(here, key))[1] is not None
+
+    async def completed(body: dict[str, Any]) -> bool:
+        return body["status"].get("phase") == "Completed" and not body["metadata"].get("finalizers")
+
+    assert await deaths.go_on(running) >= 3
     replay = await pod(here, key, tmp_path, guarded)
     code, summary = await asyncio.to_thread(replay.run)
     assert (code, summary["records"]) == (0, 1000), summary
-    await to_the_end("Completed")
-    survived = 10**6
+    assert await deaths.go_on(completed) >= 3
     _, name = run_of(here, key)
     assert await acls(here.admin, name) == set()
     assert (await here.status(key))["progress"]["records"] == 1000
