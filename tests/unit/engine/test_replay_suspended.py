@@ -285,6 +285,19 @@ async def test_applied_again_it_stays_cancelled_and_says_what_to_do(here: Stage)
     assert (here.workers(), here.finalizers) == ([], [])
 
 
+async def test_workers_that_came_back_before_it_was_let_go_are_stopped_too(here: Stage) -> None:
+    """Somebody who didn't lead any more may have started them late."""
+    await started(here)
+    (key,) = here.workers()
+    body = here.kube.objects[key]
+    here.annotate(cancel="one")
+    await here.reconcile()
+    assert here.status["phase"] == "Cancelled"
+    here.kube.put(body)
+    await here.reconcile()
+    assert (here.workers(), here.finalizers) == ([], [])
+
+
 async def test_cancelled_and_deleted_at_once_it_is_not_begun_again(here: Stage) -> None:
     await started(here)
     here.annotate(cancel="one")
