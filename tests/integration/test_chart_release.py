@@ -156,6 +156,7 @@ NEEDED = [
     ("patch", "persistentvolumeclaims"),
     ("delete", "pods"),
     ("create", "jobs.batch"),
+    ("patch", "jobs.batch"),
     ("create", "events.events.k8s.io"),
     ("create", "networkpolicies.networking.k8s.io"),
     ("create", "poddisruptionbudgets.policy"),
@@ -175,7 +176,6 @@ REFUSED = [
     ("watch", "configmaps"),
     ("watch", "networkpolicies.networking.k8s.io"),
     ("delete", "poddisruptionbudgets.policy"),
-    ("patch", "jobs.batch"),
     ("patch", "events.events.k8s.io"),
 ]
 
