@@ -14,8 +14,10 @@ from sluice.manifests.node import Node
 
 USER_ID: Final = 1001
 """User and group of the broker image."""
-GRACE_SECONDS: Final = 120
-"""Leaderships are handed over in seconds; then logs are flushed and closed, which takes long with large disks."""
+GRACE_SECONDS: Final = 60
+"""Leaderships are handed over in seconds; then logs are flushed and closed (one that isn't closed is read again at the
+start, and nothing is lost). Not more: a namespace that goes while pods still end is looked at again by Kubernetes only
+after half of the longest grace, and is to be gone within a minute."""
 CONTROLLER_STAYS_SECONDS: Final = 10
 """How long a controller goes on when it is told to stop. If all nodes are, as when their namespace is deleted, brokers
 leave first: one that finds no controller to hand its leaderships over to waits for five minutes (Kafka has no setting
