@@ -14,7 +14,7 @@ from sluice.manifests.node import Node
 
 USER_ID: Final = 1001
 """User and group of the broker image."""
-GRACE_SECONDS: Final = 60
+GRACE_SECONDS: Final = 45
 """Leaderships are handed over in seconds; then logs are flushed and closed (one that isn't closed is read again at the
 start, and nothing is lost). Not more: a namespace that goes while pods still end is looked at again by Kubernetes only
 after half of the longest grace, and is to be gone within a minute."""
