@@ -259,10 +259,6 @@ class Kube:
             return False
         return True
 
-    async def post_review(self, body: Mapping[str, Any]) -> Body:
-        """Ask the API server to judge something: a SubjectAccessReview and the like. Stores nothing."""
-        return await self._request("POST", body["kind"], self._path(body, named=False), body=body)
-
     async def served_kinds(self, api_version: str) -> set[str]:
         """Kinds that the API server serves in this version of a group; none if it doesn't know the group."""
         try:
