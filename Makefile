@@ -36,9 +36,10 @@ check: venv ## Static checks and unit tests (the inner loop, under 2 minutes)
 	$(PYTHON) -m sluice.api.generate --check
 	$(VENV)/bin/pytest tests/unit
 
-# What takes minutes is made before the tests, where it can be seen, and not in a fixture of the first one.
+# What takes minutes is made before the tests, where it can be seen, and not in a fixture of the first one. They mostly
+# wait for others, so that three share two cores well; each has an API server and Kafkas of its own.
 integration: binaries ## Tests with a real API server and real Kafka processes
-	$(VENV)/bin/pytest --durations=15 tests/integration
+	$(VENV)/bin/pytest -n 3 --dist loadfile --durations=15 tests/integration
 
 e2e: binaries images cluster-up ## Scenarios on the local Kubernetes; one of them: make e2e E2E=replay
 	$(VENV)/bin/pytest --durations=15 $(if $(E2E),e2e/test_$(subst -,_,$(E2E)).py,e2e)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import random
 import signal
 import socket
@@ -17,10 +18,12 @@ def free_port() -> int:
     """A free port on loopback, another at each call.
 
     Below the range from which Linux takes ports for outgoing connections: a server that was killed finds its port
-    still free.
+    still free. Below those of NodePorts, too, and each of pytest's workers takes its own.
     """
+    worker = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
+    workers = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
     while True:
-        port = random.randint(20000, 32000)  # noqa: S311
+        port = random.randrange(20000 + worker, 30000, workers)  # noqa: S311
         if port in _taken:
             continue
         with socket.socket() as probe:

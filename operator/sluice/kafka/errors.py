@@ -67,7 +67,6 @@ ADVICE: Final[dict[str, str]] = {
     "POLICY_VIOLATION": "a policy of the cluster forbids it; ask whoever runs the cluster",
     "SECURITY_DISABLED": "the cluster has no authorizer, so there are no ACLs to set; remove them from the User"
     " or configure an authorizer",
-    "SASL_AUTHENTICATION_FAILED": "the credentials are not accepted; correct the Secret",
     "UNSUPPORTED_SASL_MECHANISM": "the cluster doesn't offer this SASL mechanism",
     "ILLEGAL_SASL_STATE": "the listener and the credentials don't fit together",
     "TOPIC_DELETION_DISABLED": "the brokers have delete.topic.enable=false; change that or use deletionPolicy: Retain",
@@ -88,6 +87,8 @@ ADVICE: Final[dict[str, str]] = {
 
 Every other code is the world's: a leader on the move, a coordinator loading, a topic that another client just made.
 """
+NOT_ACCEPTED: Final = "SASL_AUTHENTICATION_FAILED"
+"""The world's too: what we know may be right, and Kafka hears of it later. Often it hangs up before it says so."""
 
 NONE: Final = 0
 
@@ -105,6 +106,11 @@ def from_code(code: int, what: str, detail: str | None = None) -> KafkaError:
     advice = ADVICE.get(name)
     if advice is not None:
         return KafkaRefusedError(Reason.KAFKA_REFUSED, f"{what}: {advice} ({name}).{said}", code=name)
+    if name == NOT_ACCEPTED:
+        return KafkaUnreachableError(
+            f"{what}: the credentials are not accepted; correct the Secret, or the user in Kafka ({name}).{said}",
+            code=name,
+        )
     return KafkaUnreachableError(f"{what}: Kafka answered {name}.{said}", code=name)
 
 

@@ -228,13 +228,15 @@ class Channel:
         try:
             await _bridge(manager.bootstrap_async(timeout_ms=BOOTSTRAP_SECONDS * 1000))
         except client_errors.KafkaError as error:
-            cause = await _bridge(manager.call_soon(_why_not, manager)) or error
+            said = await _bridge(manager.call_soon(_why_not, manager))
             await _shut(manager)
             where = f"Kafka at {', '.join(settings.bootstrap_servers)}"
-            found = classify(cause, where)
+            if said is not None:
+                raise classify(said, where) from said
+            found = classify(error, where)
             if isinstance(found, KafkaUnreachableError):
                 raise KafkaUnreachableError(f"{where} can't be reached: {await diagnose(settings)}") from error
-            raise found from cause
+            raise found from error
         except asyncio.CancelledError:
             await _shut(manager)
             raise

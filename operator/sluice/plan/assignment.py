@@ -16,7 +16,8 @@ def place(partitions: Iterable[PartitionDescription], replicas: int, brokers: Se
 
     As few replicas as possible move: existing ones stay, the preferred leader always (unless its broker is gone). One
     is added on the rack that the partition has fewest replicas on, there on the broker with fewest replicas of the
-    topic; one is dropped from the rack that it has most on.
+    topic; one is dropped from the rack that it has most on, and in the end brokers with more of the topic than others
+    give what needn't be theirs.
 
     Args:
         partitions: the partitions as they are.
@@ -45,7 +46,57 @@ def place(partitions: Iterable[PartitionDescription], replicas: int, brokers: Se
             current.append(added)
             load[added] += 1
         changed[partition.id] = tuple(current)
+    _even_out(changed, {partition.id: partition.replicas for partition in partitions}, racks, load)
     return changed
+
+
+def _even_out(
+    changed: dict[int, Placement], before: Mapping[int, Placement], racks: Mapping[int, str], load: Counter[int]
+) -> None:
+    """Keep another of the replicas that were there, where that takes from a broker with two more than another.
+
+    What is dropped one partition after the other can't know what is dropped later; a way over brokers in between, each
+    of which gives one and gets one, finds what is left to gain.
+    """
+    while (way := _way_down(changed, before, racks, load)) is not None:
+        for number, giver, taker in way:
+            changed[number] = tuple(taker if replica == giver else replica for replica in changed[number])
+            load[giver] -= 1
+            load[taker] += 1
+
+
+def _way_down(
+    changed: Mapping[int, Placement], before: Mapping[int, Placement], racks: Mapping[int, str], load: Counter[int]
+) -> list[tuple[int, int, int]] | None:
+    """Swaps (partition, broker that gives, broker that takes) from a broker to one with at least two fewer."""
+    swaps = {
+        giver: [
+            (number, giver, taker)
+            for number, kept in changed.items()
+            if giver in kept[1:] and giver in before[number]
+            for taker in before[number]
+            if taker in racks and taker not in kept and _as_spread(kept, giver, taker, racks)
+        ]
+        for giver in racks
+    }
+    for busiest in sorted(racks, key=lambda broker: (-load[broker], broker)):
+        ways: dict[int, list[tuple[int, int, int]]] = {busiest: []}
+        queue = [busiest]
+        for broker in queue:
+            if load[broker] <= load[busiest] - 2:
+                return ways[broker]
+            for swap in swaps[broker]:
+                used = {number for number, _, _ in ways[broker]}
+                if swap[2] not in ways and swap[0] not in used:
+                    ways[swap[2]] = [*ways[broker], swap]
+                    queue.append(swap[2])
+    return None
+
+
+def _as_spread(kept: Placement, giver: int, taker: int, racks: Mapping[int, str]) -> bool:
+    """Whether a partition stays as spread over racks when ``taker`` has the replica instead of ``giver``."""
+    on_rack = Counter(racks.get(replica) for replica in kept)
+    return racks[giver] == racks[taker] or on_rack[racks[taker]] < on_rack[racks[giver]]
 
 
 def _to_drop(current: Sequence[int], racks: Mapping[int, str], load: Counter[int]) -> int:

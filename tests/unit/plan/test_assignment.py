@@ -64,3 +64,13 @@ def test_placements_keep_leaders_spread_over_racks_and_share_the_load(
             assert max(on_rack.values()) - min(on_rack.get(f"rack-{r}", 0) for r in range(racks)) <= 1
     if before == 1 and count >= 8:
         assert max(load.values()) - min(load.values()) <= 2 + after
+
+
+@given(st.lists(st.integers(0, 2), min_size=1, max_size=12))
+def test_replicas_that_go_leave_brokers_as_even_as_their_leaders_allow(leaders: list[int]) -> None:
+    current = [partition(n, leader, *({0, 1, 2} - {leader})) for n, leader in enumerate(leaders)]
+    placed = place(current, 2, brokers(None, None, None))
+    load = Counter(replica for replicas in placed.values() for replica in replicas)
+    share = -(-2 * len(leaders) // 3)
+    assert max(load.values()) <= max(share, *(leaders.count(node) for node in range(3)))
+    assert all(replicas[0] == leaders[number] for number, replicas in placed.items())
