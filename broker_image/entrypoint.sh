@@ -8,6 +8,9 @@ home=${KAFKA_HOME:-/opt/kafka}
 properties=${KAFKA_PROPERTIES:-/etc/kafka/config/server.properties}
 identity=${KAFKA_IDENTITY:-/etc/kafka/identity}
 
+archive=$home/classes.jsa
+[ ! -r "$archive" ] || archived=-XX:SharedArchiveFile=$archive
+
 say() { echo "sluice: $*"; }
 refuse() {
     echo "sluice: refusing to start: $*" >&2
@@ -61,7 +64,7 @@ format() {
 }
 
 # The options are words, so they are not quoted: $KAFKA_HEAP_OPTS, $KAFKA_JVM_OPTS.
-run() { java -XX:+UseSerialGC -XX:TieredStopAtLevel=1 "-Dlog4j2.configurationFile=$home/config/log4j2.properties" -cp "$home/libs/*" "$@"; }
+run() { java ${archived:-} -XX:+UseSerialGC -XX:TieredStopAtLevel=1 "-Dlog4j2.configurationFile=$home/config/log4j2.properties" -cp "$home/libs/*" "$@"; }
 
 if [ -f "$data/meta.properties" ]; then
     found=$(property cluster.id "$data/meta.properties")
@@ -77,7 +80,7 @@ fi
 say "starting Kafka node $NODE_ID ($PROCESS_ROLES) of cluster $cluster_id"
 # Java takes this process over: it is PID 1 and gets SIGTERM, at which Kafka hands its leaderships over before it ends.
 # shellcheck disable=SC2086
-exec java ${KAFKA_HEAP_OPTS:--Xms512m -Xmx512m} \
+exec java ${archived:-} ${KAFKA_HEAP_OPTS:--Xms512m -Xmx512m} \
     -server -XX:+UseG1GC -XX:MaxGCPauseMillis=20 -XX:InitiatingHeapOccupancyPercent=35 -XX:+ExplicitGCInvokesConcurrent \
     -XX:+ExitOnOutOfMemoryError -Djava.awt.headless=true \
     "-Dlog4j2.configurationFile=$home/config/log4j2.properties" \

@@ -65,7 +65,7 @@ def broker_image(kafka: str) -> Image:
     """A Kafka node of version ``kafka``."""
     folder = ROOT / "broker_image"
     files = {"jars": kafka_jars(kafka)}
-    files |= {name: folder / name for name in ("entrypoint.sh", "log4j2.properties")}
+    files |= {name: folder / name for name in ("entrypoint.sh", "archive-classes.sh", "log4j2.properties")}
     name = f"{REPOSITORY}/broker:{__version__}-kafka-{kafka}"
     return Image(name, JAVA, folder / "Dockerfile", files, {"KAFKA_VERSION": kafka})
 

@@ -13,8 +13,6 @@ from pathlib import Path
 
 import pytest
 
-from hack.cache import ROOT
-from hack.jars import kafka_jars
 from sluice.api.broker_config import is_owned
 from sluice.api.cluster import NodePool, Role, Storage
 from sluice.api.user import AuthenticationType
@@ -28,10 +26,9 @@ from sluice.plan import broker_config, identity
 from sluice.plan.broker_config import ClusterConfig, Endpoint, Layout
 from sluice.plan.observed import AclBinding, NewTopic, QuorumDescription
 from sluice.versions import KAFKA_VERSIONS
-from tests.support.kafka import kafka_uuid
+from tests.support.kafka import image_folder, kafka_uuid
 from tests.support.processes import Process, free_port
 
-IMAGE = ROOT / "broker_image"
 TLS_FILES = ("keystore.pem", "cluster-ca.pem", "clients-ca.pem")
 POOL = NodePool(name="nodes", roles=[Role.BROKER, Role.CONTROLLER], replicas=3, storage=Storage(size="1Gi"))
 LEFT_OUT = frozenset({"config.providers", "cordoned.log.dirs"})
@@ -44,6 +41,7 @@ class RunningNode:
 
     node: Node
     folder: Path
+    image: Path
     ports: dict[str, int]
     process: Process | None = None
 
@@ -57,11 +55,12 @@ class RunningNode:
             "NODE_ID": str(self.node.id),
             "PROCESS_ROLES": "broker,controller",
             "KAFKA_HEAP_OPTS": "-Xms128m -Xmx320m",
-            "KAFKA_HOME": str(self.folder.parent / "image"),
+            "KAFKA_JVM_OPTS": "-XX:TieredStopAtLevel=1",  # it won't run for long
+            "KAFKA_HOME": str(self.image),
             "KAFKA_PROPERTIES": str(self.folder / "server.properties"),
             "KAFKA_IDENTITY": str(self.folder.parent / "identity"),
         }
-        self.process = Process(["sh", str(IMAGE / "entrypoint.sh")], self.folder / "node.log", environment)
+        self.process = Process(["sh", str(self.image / "bin" / "entrypoint.sh")], self.folder / "node.log", environment)
 
 
 @dataclass
@@ -117,9 +116,6 @@ def _lay_out(folder: Path, version: str) -> RunningCluster:
     (folder / "identity").mkdir()
     for key, value in identity.changed(made, initial_controllers=voters).data().items():
         (folder / "identity" / key).write_text(value)
-    (folder / "image" / "config").mkdir(parents=True)
-    (folder / "image" / "libs").symlink_to(kafka_jars(version))
-    shutil.copy(IMAGE / "log4j2.properties", folder / "image" / "config")
     shared = ClusterConfig(
         controllers=[f"127.0.0.1:{ports[node.id]['CONTROLLER']}" for node in nodes],
         brokers=3,
@@ -142,7 +138,7 @@ def _lay_out(folder: Path, version: str) -> RunningCluster:
         layout = Layout(str(home / "tls"), str(home / "volume" / "data"), ports[node.id]["metrics"])
         properties = broker_config.server_properties(node, endpoints, shared, layout)
         (home / "server.properties").write_text(properties)
-        cluster.nodes[node.id] = RunningNode(node, home, ports[node.id])
+        cluster.nodes[node.id] = RunningNode(node, home, image_folder(version), ports[node.id])
     return cluster
 
 

@@ -8,21 +8,22 @@ import os
 import shutil
 import socket
 import subprocess
-import tempfile
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 
 from kafka import KafkaAdminClient
 from kafka.errors import KafkaError
 
-from hack.cache import cached_folder
+from hack.cache import ROOT, cached_folder
 from hack.jars import kafka_jars
 from sluice.versions import DEFAULT_KAFKA_VERSION
 from tests.support.certificates import CertificateAuthority, KeyPair
 from tests.support.processes import Process, free_port, wait_until
 
+BROKER_IMAGE = ROOT / "broker_image"
 LOG4J = Path(__file__).parent / "log4j2.properties"
 JAVA_OPTIONS = ("-Xms128m", "-Xmx320m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1", "-Djava.awt.headless=true")
 STARTUP_SECONDS = 180  # a busy machine; an idle one needs three
@@ -35,35 +36,42 @@ def kafka_uuid() -> str:
     return text
 
 
-def java(version: str) -> list[str]:
-    """The beginning of a command that runs a class out of Kafka's jars."""
-    program, *rest = _plain_java(version)
-    return [program, f"-XX:SharedArchiveFile={_class_archive(version)}", *rest]
-
-
-def _plain_java(version: str) -> list[str]:
-    if (program := shutil.which("java")) is None:
-        raise RuntimeError("Kafka needs Java 17, and there is no java: run `make setup`")
-    return [program, *JAVA_OPTIONS, f"-Dlog4j2.configurationFile={LOG4J}", "-cp", f"{kafka_jars(version)}/*"]
-
-
-def _class_archive(version: str) -> Path:
-    """Kafka's classes as the JVM has them in memory once they are loaded (JEP 350): a node starts in 3 s, not in 5."""
+@cache
+def image_folder(version: str) -> Path:
+    """What a broker image has in ``/opt/kafka``: jars, classes as an archive of the JVM, and the script to start it."""
 
     def fill(folder: Path) -> None:
-        command = [*_plain_java(version), f"-XX:ArchiveClassesAtExit={folder / 'classes.jsa'}"]
-        with (
-            tempfile.TemporaryDirectory() as data,
-            start_cluster(Path(data) / "cluster", version=version, tls=True, java_command=command) as cluster,
-        ):
-            process = cluster.nodes[0].process
-            assert process is not None
-            process.stop()  # killed, it would leave nothing
+        (folder / "bin").mkdir()
+        for script in ("entrypoint.sh", "archive-classes.sh"):
+            shutil.copy(BROKER_IMAGE / script, folder / "bin")
+        (folder / "config").mkdir()
+        shutil.copy(BROKER_IMAGE / "log4j2.properties", folder / "config")
+        (folder / "libs").symlink_to(kafka_jars(version))
+        command = [str(folder / "bin" / "archive-classes.sh"), str(folder / "classes.jsa")]
+        done = subprocess.run(command, env={**os.environ, "KAFKA_HOME": str(folder)}, capture_output=True, text=True)
+        if done.returncode != 0:
+            raise RuntimeError(f"`{' '.join(command)}` failed ({done.returncode}):\n{done.stderr[-4000:]}")
 
-    release = subprocess.run(["java", "-version"], capture_output=True, text=True, check=True).stderr
-    # The JVM leaves an archive alone that was made by another one, or of jars that have changed since.
-    stamp = hashlib.sha256(f"{release}{(kafka_jars(version) / '.stamp').stat().st_mtime_ns}".encode()).hexdigest()
-    return cached_folder(f"kafka-classes-{version}", stamp, fill) / "classes.jsa"
+    digest = hashlib.sha256()
+    for file in ("entrypoint.sh", "archive-classes.sh", "log4j2.properties"):
+        digest.update((BROKER_IMAGE / file).read_bytes())
+    # The JVM leaves an archive alone that another one made, or of jars that have changed since.
+    digest.update(subprocess.run([_program(), "-version"], capture_output=True, check=True).stderr)
+    digest.update(str((kafka_jars(version) / ".stamp").stat().st_mtime_ns).encode())
+    return cached_folder(f"kafka-{version}", digest.hexdigest(), fill)
+
+
+def java(version: str) -> list[str]:
+    """The beginning of a command that runs a class out of Kafka's jars."""
+    home = image_folder(version)
+    options = [*JAVA_OPTIONS, f"-XX:SharedArchiveFile={home / 'classes.jsa'}", f"-Dlog4j2.configurationFile={LOG4J}"]
+    return [_program(), *options, "-cp", f"{home / 'libs'}/*"]
+
+
+def _program() -> str:
+    if (program := shutil.which("java")) is None:
+        raise RuntimeError("Kafka needs Java 17, and there is no java: run `make setup`")
+    return program
 
 
 @dataclass
@@ -73,7 +81,6 @@ class KafkaServer:
     id: int
     folder: Path
     version: str
-    java: Sequence[str]
     ports: Mapping[str, int]
     """Port by listener: ``PLAINTEXT``, ``CONTROLLER``, and with TLS ``TLS`` (mTLS) and ``SCRAM`` (SASL_SSL)."""
     directory_id: str = field(default_factory=kafka_uuid)
@@ -99,7 +106,7 @@ class KafkaServer:
         """Start the process without waiting."""
         if self.running:
             raise RuntimeError(f"node {self.id} runs already")
-        command = [*self.java, "kafka.Kafka", str(self.properties)]
+        command = [*java(self.version), "kafka.Kafka", str(self.properties)]
         self.process = Process(command, self.folder / "server.log", {**os.environ, "LOG_DIR": str(self.folder)})
 
     def sees(self, brokers: set[int]) -> bool:
@@ -185,19 +192,16 @@ def start_cluster(
     tls: bool = False,
     scram: Mapping[str, str] | None = None,
     features: Mapping[str, int] | None = None,
-    java_command: Sequence[str] | None = None,
 ) -> KafkaCluster:
     """Format and start ``brokers`` combined nodes (ids from 0) and wait until all of them serve.
 
     ``config`` goes over the settings below, in every node. ``tls`` adds the listeners TLS and SCRAM with certificates
     of a CA of their own; ``scram`` are users (name → password) that exist from the start. ``features`` are levels other
-    than the version's own (``transaction.version``). ``java_command`` is what commands begin with instead of
-    ``java(version)``. Without an authorizer in ``config`` everybody may do everything.
+    than the version's own (``transaction.version``). Without an authorizer in ``config`` everybody may do everything.
     """
-    command = java_command or java(version)
     listeners = ["PLAINTEXT", "CONTROLLER", *(["TLS", "SCRAM"] if tls else [])]
     nodes = {
-        id: KafkaServer(id, folder / f"node-{id}", version, command, {name: free_port() for name in listeners})
+        id: KafkaServer(id, folder / f"node-{id}", version, {name: free_port() for name in listeners})
         for id in range(brokers)
     }
     cluster = KafkaCluster(folder, version, kafka_uuid(), nodes, CertificateAuthority("test CA") if tls else None)
@@ -208,7 +212,7 @@ def start_cluster(
         node.folder.mkdir(parents=True)
         settings = _settings(node, brokers, controllers) | _tls_settings(node, cluster.ca) | dict(config or {})
         node.properties.write_text("".join(f"{key}={value}\n" for key, value in settings.items()))
-        tool = [*node.java, "kafka.tools.StorageTool", "format", "--config", str(node.properties)]
+        tool = [*java(version), "kafka.tools.StorageTool", "format", "--config", str(node.properties)]
         tool += ["--cluster-id", cluster.cluster_id, "--initial-controllers", voters]
         for feature, level in (features or {}).items():
             tool += ["--feature", f"{feature}={level}"]

@@ -6,12 +6,11 @@ import asyncio
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from typing import Any, Final, TypeVar
 
-from sluice.api.base import API_VERSION, Reason
+from sluice.api.base import API_VERSION
 from sluice.api.objects import InvalidSpecError, Key, Resource, key_of
-from sluice.engine.errors import ChangedError, NotLeaderError, WaitingError
-from sluice.engine.finalizers import fresh, nothing_to_undo
+from sluice.engine.errors import ChangedError, NotLeaderError
+from sluice.engine.finalizers import fresh
 from sluice.engine.reconciler import Context
-from sluice.kafka.errors import KafkaUnreachableError
 
 AnyResource = Resource[Any, Any]
 ResourceT = TypeVar("ResourceT", bound=AnyResource)
@@ -21,8 +20,6 @@ R = TypeVar("R")
 SIDE_BY_SIDE: Final = 16
 LIST_FROM: Final = 20
 """From this many objects of a namespace on, one LIST is cheaper than a GET for each."""
-LEAVING_SECONDS: Final = 12.0
-"""Seconds until an object that is being deleted is looked at again; with the engine's jitter never above 15."""
 
 
 async def each(items: Iterable[T], call: Callable[[T], Awaitable[R]], limit: int = SIDE_BY_SIDE) -> list[R | Exception]:
@@ -98,23 +95,3 @@ def lane_of(cluster: Key, body: Mapping[str, Any] | None) -> str:
     """One lane a cluster, and one for objects that go: what waits for a silent broker must not hold them up."""
     leaving = body is not None and "deletionTimestamp" in body["metadata"]
     return f"{cluster}, leaving" if leaving else str(cluster)
-
-
-async def bound(
-    context: Context, cluster: Key, resources: Sequence[ResourceT]
-) -> tuple[list[ResourceT], dict[Key, Exception]]:
-    """Those of the objects that are being deleted that have something to undo, and those of which that isn't known."""
-    spaces = sorted({resource.namespace for resource in resources})
-    answers = await each(spaces, lambda space: nothing_to_undo(context, cluster, space))
-    known = dict(zip(spaces, answers, strict=True))
-    errors = {r.key: answer for r in resources if isinstance(answer := known[r.namespace], Exception)}
-    return [resource for resource in resources if known[resource.namespace] is False], errors
-
-
-def soon(error: Exception) -> Exception:
-    """The same error for an object that is being deleted: it is tried again soon, however often it has failed."""
-    if isinstance(error, KafkaUnreachableError):
-        return WaitingError(Reason.KAFKA_UNREACHABLE, error.message, retry_after=LEAVING_SECONDS)
-    if isinstance(error, WaitingError):
-        return WaitingError(error.reason, error.message, retry_after=min(error.retry_after, LEAVING_SECONDS))
-    return error

@@ -8,9 +8,10 @@ from typing import Any
 
 from sluice.api.objects import Key, Topic
 from sluice.api.topic import DeletionPolicy
-from sluice.engine.batching import bound, confirm, each, soon
-from sluice.engine.errors import NotLeaderError, WaitingError
-from sluice.engine.finalizers import let_go
+from sluice.engine import leaving
+from sluice.engine.batching import confirm
+from sluice.engine.errors import WaitingError
+from sluice.engine.leaving import Errors
 from sluice.engine.reconciler import Context
 from sluice.kafka.admin import KafkaAdmin
 from sluice.plan.observed import TopicDescription
@@ -18,8 +19,6 @@ from sluice.plan.ownership import owners
 from sluice.plan.topic import is_reserved, kafka_name
 
 logger = logging.getLogger(__name__)
-
-Errors = dict[Key, Exception]
 
 
 def key_of_topic(body: Mapping[str, Any]) -> Key:
@@ -39,18 +38,7 @@ async def leave(context: Context, cluster: Key, topics: Sequence[Topic]) -> Erro
     Returns what failed, as errors that are tried again soon.
     """
     doomed = [topic for topic in topics if topic.spec.deletion_policy is DeletionPolicy.DELETE]
-    doomed, errors = await bound(context, cluster, doomed)
-    try:
-        errors |= await _delete(context, doomed)
-    except NotLeaderError:
-        raise
-    except Exception as error:  # noqa: BLE001 - it is the outcome of each of them
-        errors |= {topic.key: error for topic in doomed}
-    free = [topic for topic in topics if topic.key not in errors]
-    for topic, answer in zip(free, await each(free, lambda topic: let_go(context, topic)), strict=True):
-        if isinstance(answer, Exception):
-            errors[topic.key] = answer
-    return {key: soon(error) for key, error in errors.items()}
+    return await leaving.leave(context, cluster, topics, take=doomed, undo=lambda wanted: _delete(context, wanted))
 
 
 async def _delete(context: Context, topics: Sequence[Topic]) -> Errors:

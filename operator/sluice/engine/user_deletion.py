@@ -6,16 +6,15 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from sluice.api.objects import Cluster, Key, User, cluster_key
-from sluice.engine.batching import bound, each, soon
-from sluice.engine.errors import NotLeaderError, WaitingError
-from sluice.engine.finalizers import let_go
+from sluice.engine import leaving
+from sluice.engine.batching import each
+from sluice.engine.errors import WaitingError
+from sluice.engine.leaving import Errors
 from sluice.engine.reconciler import Context
 from sluice.engine.user_rights import observe, take
 from sluice.engine.user_secret import Held, own, remove, secret_name
 from sluice.kafka.admin import KafkaAdmin
 from sluice.plan.user import ObservedUser, user_name
-
-Errors = dict[Key, Exception]
 
 
 def claimed_name(body: Mapping[str, Any]) -> str:
@@ -31,18 +30,8 @@ async def leave(context: Context, users: Sequence[User]) -> Errors:
     """
     if not users:
         return {}
-    going, errors = await bound(context, cluster_key(users[0].spec.cluster_ref, users[0].namespace), users)
-    try:
-        errors |= await _take_all(context, going)
-    except NotLeaderError:
-        raise
-    except Exception as error:  # noqa: BLE001 - it is the outcome of each of them
-        errors |= {user.key: error for user in going}
-    free = [user for user in users if user.key not in errors]
-    for user, answer in zip(free, await each(free, lambda user: let_go(context, user)), strict=True):
-        if isinstance(answer, Exception):
-            errors[user.key] = answer
-    return {key: soon(error) for key, error in errors.items()}
+    cluster = cluster_key(users[0].spec.cluster_ref, users[0].namespace)
+    return await leaving.leave(context, cluster, users, take=users, undo=lambda going: _take_all(context, going))
 
 
 async def _take_all(context: Context, users: Sequence[User]) -> Errors:

@@ -13,13 +13,10 @@ import urllib3
 from kafka import KafkaAdminClient
 from kafka.errors import KafkaError
 
-from hack.cache import ROOT
-from hack.jars import kafka_jars
 from sluice.versions import DEFAULT_KAFKA_VERSION, KAFKA_VERSIONS
-from tests.support.kafka import kafka_uuid
+from tests.support.kafka import BROKER_IMAGE, image_folder, kafka_uuid
 from tests.support.processes import Process, free_port, wait_until
 
-IMAGE = ROOT / "broker_image"
 METRICS = {
     "metric.reporters": "io.strimzi.kafka.metrics.KafkaPrometheusMetricsReporter",
     "kafka.metrics.reporters": "io.strimzi.kafka.metrics.YammerPrometheusMetricsReporter",
@@ -47,12 +44,9 @@ class Node:
         return self.folder / "volume" / "data"
 
     def prepare(self, cluster_id: str) -> None:
-        image, config = self.folder / "image", self.folder / "config"
-        (image / "config").mkdir(parents=True)
-        config.mkdir()
+        config = self.folder / "config"
+        config.mkdir(parents=True)
         self.data.parent.mkdir()
-        (image / "libs").symlink_to(kafka_jars(self.version))
-        shutil.copy(IMAGE / "log4j2.properties", image / "config")
         settings = {
             "process.roles": self.roles,
             "node.id": str(self.id),
@@ -89,13 +83,14 @@ class Node:
             "NODE_ID": str(self.id),
             "PROCESS_ROLES": self.roles,
             "KAFKA_HEAP_OPTS": "-Xms128m -Xmx320m",
-            "KAFKA_HOME": str(self.folder / "image"),
+            "KAFKA_JVM_OPTS": "-XX:TieredStopAtLevel=1",  # it won't run for long
+            "KAFKA_HOME": str(image_folder(self.version)),
             "KAFKA_PROPERTIES": str(self.folder / "config" / "server.properties"),
             "KAFKA_IDENTITY": str(self.folder / "identity"),
         }
 
     def start(self) -> Process:
-        entry = str(IMAGE / "entrypoint.sh")
+        entry = str(BROKER_IMAGE / "entrypoint.sh")
         return Process(["sh", entry], self.folder / "node.log", self.environment(os.environ["PATH"]))
 
     def judge(self) -> subprocess.CompletedProcess[str]:
@@ -107,7 +102,7 @@ class Node:
         java.write_text(f'#!/bin/sh\ncase " $* " in *" kafka.Kafka "*) echo started ;; *) exec {real} "$@" ;; esac\n')
         java.chmod(0o755)
         environment = self.environment(f"{programs}:{os.environ['PATH']}")
-        entry = str(IMAGE / "entrypoint.sh")
+        entry = str(BROKER_IMAGE / "entrypoint.sh")
         return subprocess.run(["sh", entry], env=environment, capture_output=True, text=True, timeout=60)
 
     def meta(self) -> dict[str, str]:
