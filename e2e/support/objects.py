@@ -37,7 +37,7 @@ def pool(name: str, *roles: str, replicas: int = 1) -> Body:
         "roles": list(roles),
         "replicas": replicas,
         "storage": {"size": "1Gi"},
-        "jvm": {"heap": "256m"},
+        "jvm": {"heap": "256m", "options": ["-XX:TieredStopAtLevel=1"]},  # it won't run for long
         "resources": {"requests": {"cpu": "50m", "memory": "400Mi"}},
     }
 
