@@ -13,8 +13,9 @@ from kopf._core.actions.invocation import invoke
 from sluice.api.objects import Key
 from sluice.engine.index import Index
 from sluice.handlers import clusters, groups, replays, topics, users
-from sluice.handlers.admission import REQUESTED_BY, judged, requester
+from sluice.handlers.admission import judged, requester
 from sluice.handlers.edge import Edge
+from sluice.plan.replay_approval import REQUESTED_BY
 
 CLUSTER = Key("MessagingCluster", "ns", "demo")
 
