@@ -24,6 +24,8 @@ from sluice.kube.errors import InvalidError
 from sluice.plan.observed import NewTopic, TopicPartition
 from sluice.plan.replay_progress import Committed
 from sluice.replay.assignment import transactional_id
+from sluice.replay.audit import TOPIC as AUDIT
+from sluice.replay.audit import Audit
 from sluice.replay.group_positions import commit_starts, read_positions, recommit
 from sluice.replay.ledger import TOPIC as LEDGER
 from sluice.replay.ledger import Ledger, LedgerState
@@ -92,6 +94,7 @@ async def test_from_plan_to_completion_with_credentials_of_its_own(
     assert [p["shard"] for p in status["plan"]["partitions"]] == [0, 1]
     replay = await pod(here, key, tmp_path, guarded)
     _, name = run_of(here, key)
+    uid = (await here.body(key))["metadata"]["uid"]
     certificate = x509.load_pem_x509_certificate((tmp_path / "user.crt").read_bytes())
     assert certificate.subject.rfc4514_string() == f"CN={name}"
     assert (certificate.not_valid_after_utc - here.now).total_seconds() <= 3600
@@ -115,6 +118,10 @@ async def test_from_plan_to_completion_with_credentials_of_its_own(
     assert await here.condition(key) == ("True", "Completed")
     await here.settle(key)
     assert await acls(here.admin, name) == set()
+    facts = [fact for fact in await Audit(here.admin, lambda: None).read() if fact["uid"] == uid]
+    assert [fact["fact"] for fact in facts] == ["Planned", "Started", "Completed"]
+    denied = {(acl.name, acl.operation) for acl in await here.admin.describe_acls("User:*")}
+    assert denied == {(AUDIT, operation) for operation in ("Write", "Delete", "Alter", "AlterConfigs")}
     assert (await here.body(key))["metadata"].get("finalizers") is None
     same = (
         await asyncio.to_thread(read_back, guarded, source, 2),

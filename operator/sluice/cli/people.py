@@ -33,7 +33,7 @@ def register(app: typer.Typer) -> None:
     """Add the commands to ``app``."""
     app.command()(status)
     replay = typer.Typer(no_args_is_help=True, help="Make replays, follow them, and say whether they go on.")
-    for command in (create, plan, watch, suspend, resume, cancel):
+    for command in (create, plan, approve, watch, suspend, resume, cancel):
         replay.command()(command)
     app.add_typer(replay, name="replay")
 
@@ -83,6 +83,22 @@ def create(
 
     request = Request(job, cluster, source, target, start, end, dry_run, run_id, parallelism, accept_reordering)
     raise typer.Exit(run_create(request, output.value if output else None, namespace, context))
+
+
+def approve(
+    job: Job,
+    plan: Annotated[str | None, typer.Option(help="Only if its plan has this hash.")] = None,
+    break_glass: Annotated[
+        str | None,
+        typer.Option(metavar="REASON", help="Let it begin without the approvals that it needs; everybody is told."),
+    ] = None,
+    namespace: Namespace = None,
+    context: Context = None,
+) -> None:
+    """Approve a replay's plan, as somebody other than the one who asked for it."""
+    from sluice.cli.replay_acts import run_approve
+
+    raise typer.Exit(run_approve(job, break_glass, plan, namespace, context))
 
 
 def suspend(job: Job, namespace: Namespace = None, context: Context = None) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -32,6 +33,9 @@ from sluice.replay.wire import REQUEST_SECONDS
 KeyAndValue = tuple[bytes | None, bytes | None]
 
 _COPIES: Final = 3
+_LOOKS: Final = 20
+_LOOK_SECONDS: Final = 0.1
+"""Until the broker that is asked has heard of a topic that another one has just made."""
 _FETCH_BYTES: Final = 4 * 1024 * 1024
 _MAX_RECORD: Final = 8 * 1024 * 1024
 _CONFIG: Final = (
@@ -74,19 +78,29 @@ class InternalTopic:
             KafkaUnreachableError: it is made, and brokers don't know it yet, or they don't answer.
             KafkaRefusedError: it can't be made, or be looked at.
         """
+        found = await self._look()
+        if found is not None:
+            return found
+        brokers = (await self._admin.describe_cluster()).active_brokers
+        copies = min(_COPIES, len(brokers))
+        in_sync = ("min.insync.replicas", str(max(1, copies - 1)))
+        made = await self._admin.create_topics([NewTopic(self.name, 1, copies, (*self._config, *_CONFIG, in_sync))])
+        problem = made.get(self.name)
+        if problem is not None and problem.code != "TOPIC_ALREADY_EXISTS":
+            raise problem
+        for _ in range(_LOOKS):
+            if (found := await self._look()) is not None:
+                return found
+            await asyncio.sleep(_LOOK_SECONDS)
+        raise KafkaUnreachableError(f"topic {self.name} was made, and brokers don't know it yet")
+
+    async def _look(self) -> Kept | None:
         topics = await self._admin.describe_topics([self.name])
         if self.name not in topics:
-            brokers = (await self._admin.describe_cluster()).active_brokers
-            copies = min(_COPIES, len(brokers))
-            in_sync = ("min.insync.replicas", str(max(1, copies - 1)))
-            made = await self._admin.create_topics([NewTopic(self.name, 1, copies, (*self._config, *_CONFIG, in_sync))])
-            problem = made.get(self.name)
-            if problem is not None and problem.code != "TOPIC_ALREADY_EXISTS":
-                raise problem
-            topics = await self._admin.describe_topics([self.name])
+            return None
         configs = await self._admin.describe_topic_configs({self.name: [key for key, _ in self._config]})
-        if self.name not in topics or self.name not in configs:
-            raise KafkaUnreachableError(f"topic {self.name} was made, and brokers don't know it yet")
+        if self.name not in configs:
+            return None
         return Kept(topics[self.name].id, {key: found.value or "" for key, found in configs[self.name].items()})
 
     async def append(self, topic_id: str, records: Sequence[tuple[bytes, bytes]]) -> None:
