@@ -19,11 +19,12 @@ from sluice.api.base import API_VERSION
 from sluice.api.objects import Key
 from sluice.kube.client import Kube
 from sluice.kube.errors import ForbiddenError, InvalidError, KubeError
+from sluice.plan.replay_approval import APPROVED_BY, REQUESTED_BY
 from sluice.replay.audit import TOPIC as AUDIT
 from sluice.replay.audit import Audit
 from tests.integration.support.admission import Front, admission, people
 from tests.integration.support.replay import fill
-from tests.integration.support.replay_world import job_of, pod, started, topics, until, with_replays
+from tests.integration.support.replay_world import Deaths, apply, job_of, pod, started, topics, until, with_replays
 from tests.integration.support.replica import eventually, running_replica
 from tests.integration.support.world import World, world
 from tests.support.helm import Helm
@@ -212,3 +213,31 @@ async def test_while_nobody_answers_nothing_that_is_guarded_can_be_written_and_a
     assert status["approval"]["brokenGlass"]["user"] == place.user("dee")
     assert "broke the glass: the shop is down" in status["conditions"][0]["message"]
     assert [fact["fact"] for fact in await place.facts()][-2:] == ["GlassBroken", "Started"]
+
+
+async def test_operators_killed_after_each_effect_let_it_begin_once_and_the_audit_has_each_fact_once(
+    kubeconfig: Path, kafka: KafkaCluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spec = {"external": {"bootstrapServers": kafka.bootstrap.split(",")}, "replayPolicy": {"approvals": 1}}
+    async with world(kubeconfig, kafka, spec) as here:
+        source, target = await topics(here, 1)
+        await asyncio.to_thread(fill, kafka, source, 100)
+        key = await apply(here, source, target)
+        deaths = Deaths(here, key, monkeypatch)
+
+        async def waits(body: dict[str, Any]) -> bool:
+            return body["status"].get("phase") == "AwaitingApproval"
+
+        async def runs(body: dict[str, Any]) -> bool:
+            return body["status"]["phase"] == "Running" and (await job_of(here, key))[1] is not None
+
+        assert await deaths.go_on(waits) >= 3
+        plan = (await here.status(key))["plan"]["hash"]
+        # As admission would record it; no webhook stands before this namespace.
+        recorded = {REQUESTED_BY: "ann", APPROVED_BY: json.dumps([{"user": "bob", "planHash": plan, "at": "2026"}])}
+        patch = {"metadata": {"annotations": recorded}}
+        await here.kube.patch(API_VERSION, key.kind, key.namespace, key.name, patch)
+        assert await deaths.go_on(runs) >= 5
+        facts = await Audit(here.admin, lambda: None).read()
+        told = [fact["fact"] for fact in facts if fact["job"] == f"{here.namespace}/replay"]
+        assert told == ["Planned", "Approved", "Started"]

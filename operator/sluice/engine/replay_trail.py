@@ -15,7 +15,10 @@ from sluice.kafka.errors import KafkaRefusedError
 from sluice.plan.replay import ledger_key, run_name
 from sluice.plan.replay_approval import REQUESTED_BY, approvals, broken_glass
 from sluice.plan.replay_control import Act
+from sluice.replay.audit import TOPIC as AUDIT
 from sluice.replay.audit import Audit, AuditRecord, Fact
+from sluice.replay.internal_topic import keep_others_out
+from sluice.replay.ledger import TOPIC as LEDGER
 
 logger = logging.getLogger(__name__)
 
@@ -134,7 +137,9 @@ class ReplayTrail:
         # Once a process and cluster: rights that are there stay, unless an administrator takes them.
         guard = cluster.spec.external is None and cluster.key not in self._guarded
         try:
-            undone = await Audit(admin, self._context.fence).write(new, guard=guard)
+            if guard:
+                await keep_others_out(admin, (AUDIT, LEDGER))
+            undone = await Audit(admin, self._context.fence).write(new)
         except KafkaRefusedError as error:
             raise KafkaRefusedError(
                 Reason.KAFKA_REFUSED,

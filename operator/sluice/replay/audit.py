@@ -15,7 +15,6 @@ from enum import StrEnum
 from typing import Any, Final
 
 from sluice.kafka.admin import KafkaAdmin
-from sluice.plan.observed import AclBinding
 from sluice.plan.replay import as_json
 from sluice.replay.internal_topic import InternalTopic
 
@@ -23,7 +22,6 @@ logger = logging.getLogger(__name__)
 
 TOPIC: Final = "sluice-replay-audit"
 _CONFIG: Final = (("cleanup.policy", "delete"), ("retention.ms", "-1"), ("retention.bytes", "-1"))
-_DENIED: Final = ("Write", "Delete", "Alter", "AlterConfigs")
 _ID_DIGITS: Final = 16
 
 
@@ -90,13 +88,8 @@ class Audit:
         self._admin = admin
         self._topic = InternalTopic(admin, fence, TOPIC, _CONFIG)
 
-    async def write(self, records: Sequence[AuditRecord], *, guard: bool) -> str | None:
+    async def write(self, records: Sequence[AuditRecord]) -> str | None:
         """Write facts; they are there when this returns. What somebody did to the topic's retention is undone first.
-
-        Args:
-            records: the facts.
-            guard: whether to make sure that nobody else may write to the topic, alter or delete it (ACLs, which the
-                cluster must have an authorizer for).
 
         Returns:
             A sentence about what was undone; None if nothing was.
@@ -106,8 +99,6 @@ class Audit:
             KafkaRefusedError: the topic can't be made or kept as it has to be.
         """
         kept = await self._topic.ensure()
-        if guard:
-            await self._deny()
         undone = {key: kept.config.get(key) for key, wanted in _CONFIG if kept.config.get(key) != wanted}
         if undone:
             problem = (await self._admin.alter_topic_configs({TOPIC: dict(_CONFIG)})).get(TOPIC)
@@ -126,11 +117,6 @@ class Audit:
             KafkaUnreachableError: it can't be read now.
         """
         return once(value for _, value in await self._topic.read())
-
-    async def _deny(self) -> None:
-        wanted = {AclBinding("Topic", TOPIC, "Literal", "User:*", "*", operation, "Deny") for operation in _DENIED}
-        if missing := wanted - await self._admin.describe_acls("User:*"):
-            await self._admin.create_acls(sorted(missing))
 
 
 def once(values: Iterable[bytes | None]) -> list[dict[str, Any]]:

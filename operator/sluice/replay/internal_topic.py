@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
 from sluice.kafka.admin import KafkaAdmin
 from sluice.kafka.errors import KafkaUnreachableError, check
-from sluice.plan.observed import NewTopic, TopicPartition
+from sluice.plan.observed import AclBinding, NewTopic, TopicPartition
 from sluice.replay.batch import split
 from sluice.replay.cluster import ReplayCluster
 from sluice.replay.encoding import (
@@ -42,6 +42,21 @@ _CONFIG: Final = (
     ("max.message.bytes", str(_MAX_RECORD)),
     ("unclean.leader.election.enable", "false"),
 )
+_DENIED: Final = ("Write", "Delete", "Alter", "AlterConfigs")
+
+
+async def keep_others_out(admin: KafkaAdmin, names: Iterable[str]) -> None:
+    """Deny everybody to write to topics, to alter or to delete them; super users, as the operator is one, still may.
+
+    It takes a cluster with an authorizer.
+    """
+    wanted = {
+        AclBinding("Topic", name, "Literal", "User:*", "*", operation, "Deny")
+        for name in names
+        for operation in _DENIED
+    }
+    if missing := wanted - await admin.describe_acls("User:*"):
+        await admin.create_acls(sorted(missing))
 
 
 @dataclass(frozen=True)

@@ -132,7 +132,7 @@ class FakeAudit:
     def __init__(self, kafka: ReplayKafka, _: Callable[[], None]) -> None:
         self._kafka = kafka
 
-    async def write(self, records: Sequence[AuditRecord], *, guard: bool) -> str | None:
+    async def write(self, records: Sequence[AuditRecord]) -> str | None:
         if self._kafka.audit_refusal:
             raise self._kafka.audit_refusal
         self._kafka.audit += records

@@ -11,7 +11,7 @@ from sluice.api.base import Reason
 from sluice.kafka.errors import KafkaError, KafkaRefusedError
 from sluice.plan.observed import AclBinding, ConfigValue, NewTopic, PartitionDescription, TopicDescription
 from sluice.replay.audit import TOPIC, Audit, AuditRecord, Fact, once
-from sluice.replay.internal_topic import InternalTopic
+from sluice.replay.internal_topic import InternalTopic, keep_others_out
 
 KEPT = {"cleanup.policy": "delete", "retention.ms": "-1", "retention.bytes": "-1"}
 
@@ -67,9 +67,9 @@ def written(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
     return found
 
 
-async def write(admin: Admin, *, guard: bool = False) -> str | None:
+async def write(admin: Admin) -> str | None:
     client: Any = admin
-    return await Audit(client, lambda: None).write([fact()], guard=guard)
+    return await Audit(client, lambda: None).write([fact()])
 
 
 async def test_a_fact_says_what_of_which_job_and_which_plan(written: list[dict[str, Any]]) -> None:
@@ -112,10 +112,10 @@ async def test_what_cannot_be_kept_is_not_written(written: list[dict[str, Any]])
 
 
 async def test_nobody_else_may_write_it_or_take_it_away() -> None:
-    admin = Admin()
-    await write(admin, guard=True)
-    assert {(acl.principal, acl.operation, acl.permission) for acl in admin.acls} == {
-        ("User:*", operation, "Deny") for operation in ("Write", "Delete", "Alter", "AlterConfigs")
+    admin: Any = Admin()
+    await keep_others_out(admin, [TOPIC])
+    assert {(acl.name, acl.principal, acl.operation, acl.permission) for acl in admin.acls} == {
+        (TOPIC, "User:*", operation, "Deny") for operation in ("Write", "Delete", "Alter", "AlterConfigs")
     }
-    await write(admin, guard=True)
+    await keep_others_out(admin, [TOPIC])
     assert admin.did == ["denied"]
