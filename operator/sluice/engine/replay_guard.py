@@ -15,7 +15,7 @@ from sluice.plan.ownership import owners
 from sluice.plan.replay_approval import approvals_needed, rule
 
 _WAIT_SECONDS: Final = 60.0
-"""Between two looks at a replay that waits: an approval is noticed at once, a policy that was changed only so."""
+"""Between two looks at a replay that waits: approvals and the cluster's policy wake it at once, a Topic's only so."""
 
 
 class ReplayGuard:

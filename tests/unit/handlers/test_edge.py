@@ -110,6 +110,14 @@ async def test_a_cluster_that_becomes_ready_wakes_what_waits_for_it() -> None:
     assert CLUSTER in await rig.tell("DELETED", body("MessagingCluster", "demo", 4))
 
 
+async def test_a_cluster_whose_policy_changes_wakes_replays_that_wait_for_approval() -> None:
+    rig = Rig()
+    await rig.tell("ADDED", body("ReplayJob", "a"))
+    spec = {"external": {"bootstrapServers": ["k:9092"]}}
+    await rig.tell("ADDED", body("MessagingCluster", "demo", spec={**spec, "replayPolicy": {"approvals": 1}}))
+    assert Key("ReplayJob", "ns", "a") in await rig.tell("MODIFIED", body("MessagingCluster", "demo", 2, spec=spec))
+
+
 async def test_a_cluster_whose_readiness_the_operator_has_just_written_wakes_what_waits_for_it() -> None:
     rig = Rig()
     await rig.tell("ADDED", body("Topic", "a"))
