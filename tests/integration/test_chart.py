@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,7 @@ from e2e.cluster.embedded import binaries
 from sluice.api.objects import KINDS
 from sluice.engine.settings import Settings
 from sluice.handlers.owned import OWNED
+from sluice.plan.replay_approval import GUARDED
 from sluice.versions import KAFKA_VERSIONS
 from tests.support.helm import CHART, KUBE_VERSION, Body, Helm, HelmError, Values
 
@@ -157,11 +159,18 @@ class TestRendered:
             for webhook in validating["webhooks"]
         }
         assert paths == {kind.plural: f"/validate-{kind.plural}" for kind in KINDS.values()}
-        assert [w["clientConfig"]["service"]["path"] for w in mutating["webhooks"]] == ["/mutate-replayjobs"]
+        called = [w["clientConfig"]["service"]["path"] for w in mutating["webhooks"]]
+        assert called == ["/guard-replayjobs", "/mutate-replayjobs"]
         for webhook in validating["webhooks"] + mutating["webhooks"]:
-            assert webhook["failurePolicy"] == "Ignore"
+            assert webhook["failurePolicy"] == ("Fail" if webhook["name"].startswith("guard-") else "Ignore")
             assert webhook["clientConfig"]["service"]["name"] == service["metadata"]["name"]
             assert ("namespaceSelector" in webhook) == bool(values)
+
+    def test_what_lets_a_replay_begin_is_guarded_by_every_name(self, helm: Helm, values: Values) -> None:
+        [mutating] = of_kind(helm.render(values), "MutatingWebhookConfiguration")
+        [condition] = mutating["webhooks"][0]["matchConditions"]
+        [listed] = re.findall(r"^\[(.*?)\]", condition["expression"])
+        assert {f"sluice.dev/{name.strip(chr(39))}" for name in listed.split(", ")} == set(GUARDED)
 
     def test_the_operator_may_change_its_own_webhooks_only(self, helm: Helm, values: Values) -> None:
         bodies = helm.render(values)
@@ -185,7 +194,11 @@ def test_with_a_list_of_namespaces_nothing_is_allowed_everywhere(helm: Helm) -> 
         for rule in role["rules"]
         for resource in rule["resources"]
     }
-    assert everywhere == {"validatingwebhookconfigurations", "mutatingwebhookconfigurations"}
+    assert everywhere == {
+        "validatingwebhookconfigurations",
+        "mutatingwebhookconfigurations",
+        "subjectaccessreviews",
+    }
     roles = [role["metadata"]["namespace"] for role in of_kind(bodies, "Role") if "own" not in role["metadata"]["name"]]
     assert sorted(set(roles)) == ["chart-a", "chart-b"]
 

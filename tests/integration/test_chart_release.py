@@ -166,6 +166,7 @@ REFUSED = [
     ("delete", "topics.sluice.dev"),
     ("delete", "messagingclusters.sluice.dev"),
     ("approve", "replayjobs.sluice.dev"),
+    ("break-glass", "replayjobs.sluice.dev"),
     ("create", "pods"),
     ("create", "pods/exec"),
     ("get", "pods/log"),
@@ -191,7 +192,8 @@ def test_the_operator_may_do_what_it_must_and_no_more(release: Release, api_clie
     webhooks = "validatingwebhookconfigurations.admissionregistration.k8s.io"
     assert allowed(api_client, release, "patch", webhooks, None, release.cluster_name)
     assert not allowed(api_client, release, "patch", webhooks, None, "another")
-    assert not allowed(api_client, release, "create", "subjectaccessreviews.authorization.k8s.io", None)
+    assert allowed(api_client, release, "create", "subjectaccessreviews.authorization.k8s.io", None)
+    assert not allowed(api_client, release, "create", "tokenreviews.authentication.k8s.io", None)
 
 
 def test_with_a_list_of_namespaces_it_may_do_nothing_elsewhere(release: Release, api_client: client.ApiClient) -> None:

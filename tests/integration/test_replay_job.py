@@ -19,11 +19,15 @@ from sluice.api.base import Reason
 from sluice.api.objects import Key
 from sluice.engine.errors import WaitingError
 from sluice.engine.reconciler import Outcome
-from sluice.kafka.errors import KafkaUnreachableError
+from sluice.kafka.admin import KafkaAdmin
+from sluice.kafka.connection import ConnectionSettings
+from sluice.kafka.errors import KafkaRefusedError, KafkaUnreachableError
 from sluice.kube.errors import InvalidError
-from sluice.plan.observed import NewTopic, TopicPartition
+from sluice.plan.observed import AclBinding, NewTopic, TopicPartition
 from sluice.plan.replay_progress import Committed
 from sluice.replay.assignment import transactional_id
+from sluice.replay.audit import TOPIC as AUDIT
+from sluice.replay.audit import Audit, AuditRecord, Fact
 from sluice.replay.group_positions import commit_starts, read_positions, recommit
 from sluice.replay.ledger import TOPIC as LEDGER
 from sluice.replay.ledger import Ledger, LedgerState
@@ -92,6 +96,7 @@ async def test_from_plan_to_completion_with_credentials_of_its_own(
     assert [p["shard"] for p in status["plan"]["partitions"]] == [0, 1]
     replay = await pod(here, key, tmp_path, guarded)
     _, name = run_of(here, key)
+    uid = (await here.body(key))["metadata"]["uid"]
     certificate = x509.load_pem_x509_certificate((tmp_path / "user.crt").read_bytes())
     assert certificate.subject.rfc4514_string() == f"CN={name}"
     assert (certificate.not_valid_after_utc - here.now).total_seconds() <= 3600
@@ -115,6 +120,11 @@ async def test_from_plan_to_completion_with_credentials_of_its_own(
     assert await here.condition(key) == ("True", "Completed")
     await here.settle(key)
     assert await acls(here.admin, name) == set()
+    facts = [fact for fact in await Audit(here.admin, lambda: None).read() if fact["uid"] == uid]
+    assert [fact["fact"] for fact in facts] == ["Planned", "Started", "Completed"]
+    denied = {(acl.name, acl.operation) for acl in await here.admin.describe_acls("User:*")}
+    operations = ("Write", "Delete", "Alter", "AlterConfigs")
+    assert denied == {(topic, operation) for topic in (AUDIT, LEDGER) for operation in operations}
     assert (await here.body(key))["metadata"].get("finalizers") is None
     same = (
         await asyncio.to_thread(read_back, guarded, source, 2),
@@ -124,6 +134,40 @@ async def test_from_plan_to_completion_with_credentials_of_its_own(
     writes = here.writes()
     await here.settle(key)
     assert here.writes() == writes
+
+
+async def test_who_may_do_everything_to_topics_may_read_the_audit_and_the_ledger_and_no_more(
+    here: World, guarded: KafkaCluster
+) -> None:
+    source, target = await topics(here, 1)
+    await until(here, await apply(here, source, target), "Completed")  # there is nothing to copy
+    everything = AclBinding("Topic", "*", "Literal", "User:mighty", "*", "All", "Allow")
+    await here.admin.create_acls([everything])
+    assert guarded.ca is not None
+    pair = guarded.ca.issue("mighty")
+    mighty = KafkaAdmin(
+        ConnectionSettings(
+            (guarded.bootstrap_of("TLS"),),
+            tls=True,
+            ca_pem=guarded.ca.ca_pem,
+            cert_pem=pair.cert_pem,
+            key_pem=pair.key_pem,
+        )
+    )
+    try:
+        audit = Audit(mighty, lambda: None)
+        assert f"{here.namespace}/replay" in {fact["job"] for fact in await audit.read()}
+        with pytest.raises(KafkaRefusedError, match="AUTHORIZATION_FAILED"):
+            await audit.write([AuditRecord(Fact.COMPLETED, "", "forged", "", "", "")])
+        for name in (AUDIT, LEDGER):
+            changed = await mighty.alter_topic_configs({name: {"retention.ms": "1000"}})
+            deleted = await mighty.delete_topics([name])
+            for problem in (changed[name], deleted[name]):
+                assert problem is not None
+                assert problem.code == "TOPIC_AUTHORIZATION_FAILED"
+    finally:
+        await mighty.close()
+        await here.admin.delete_acls([everything])
 
 
 async def test_applied_again_it_is_already_completed_and_another_run_runs(

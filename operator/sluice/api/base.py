@@ -150,6 +150,9 @@ class Reason(StrEnum):
     TOPIC_NOT_FOUND = "TopicNotFound"
     # ReplayJob
     PLANNED = "Planned"
+    AWAITING_APPROVAL = "AwaitingApproval"
+    APPROVED = "Approved"
+    GLASS_BROKEN = "GlassBroken"
     RUNNING = "Running"
     SUSPENDED = "Suspended"
     CANCELLED = "Cancelled"

@@ -20,6 +20,7 @@ from sluice.api.base import (
     worded,
 )
 from sluice.api.broker_config import OWNED_MESSAGE, owned_rule
+from sluice.api.replay_policy import ReplayPolicy
 from sluice.api.topic import DeletionPolicy
 from sluice.api.user import AuthenticationType
 from sluice.versions import KAFKA_VERSIONS
@@ -324,9 +325,7 @@ class MessagingClusterSpec(Model):
 
     version: str | None = Field(
         default=None,
-        description="Kafka version: "
-        + ", ".join(KAFKA_VERSIONS)
-        + "; the newest unless said (fixed in status when the cluster is made).",
+        description=f"Kafka version: {', '.join(KAFKA_VERSIONS)}; the newest unless said (fixed in status when the cluster is made).",
     )
     image: str | None = Field(
         default=None,
@@ -361,6 +360,7 @@ class MessagingClusterSpec(Model):
         default=DeletionPolicy.RETAIN,
         description="What becomes of volumes, keys and identity when this object is deleted. Retained ones are adopted by a cluster of the same name: same data, same cluster id, same credentials.",
     )
+    replay_policy: ReplayPolicy | None = Field(default=None, description="What replays on this cluster need.")
     allowed_namespaces: list[Annotated[str, Field(min_length=1, max_length=63)]] = Field(
         default_factory=list,
         max_length=1000,

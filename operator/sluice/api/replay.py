@@ -197,6 +197,7 @@ class ReplayPhase(StrEnum):
 
     PENDING = "Pending"
     PLANNED = "Planned"
+    AWAITING_APPROVAL = "AwaitingApproval"
     RUNNING = "Running"
     SUSPENDED = "Suspended"
     COMPLETED = "Completed"
@@ -236,6 +237,32 @@ class ReplayControl(Model):
     )
 
 
+class Approver(Model):
+    """Somebody who approved a plan."""
+
+    user: str = Field(description="Who, as the API server authenticated them.")
+    at: str = Field(description="When, by the clock of the operator that admitted it.")
+
+
+class BrokenGlass(Model):
+    """Somebody who let a replay begin without the approvals that it needs."""
+
+    user: str = Field(description="Who, as the API server authenticated them.")
+    reason: str = Field(description="Why, in their words.")
+    at: str = Field(description="When, by the clock of the operator that admitted it.")
+
+
+class ReplayApproval(Model):
+    """What let a replay begin that needed approval."""
+
+    plan_hash: str = Field(description="Hash of the plan that was approved.")
+    needed: int = Field(description="How many approvals it needed.")
+    approvers: list[Approver] = Field(default_factory=list, description="Who approved it.")
+    broken_glass: BrokenGlass | None = Field(
+        default=None, description="Who let it begin without those approvals, if somebody had to."
+    )
+
+
 class ReplayJobStatus(Status):
     """What became of a replay."""
 
@@ -243,6 +270,7 @@ class ReplayJobStatus(Status):
     plan: ReplayPlan | None = Field(default=None, description="The frozen plan.")
     progress: ReplayProgress | None = Field(default=None, description="How far it is.")
     control: ReplayControl | None = Field(default=None, description="What was asked for while it ran.")
+    approval: ReplayApproval | None = Field(default=None, description="What let it begin, if it needed approval.")
     start_time: Timestamp | None = Field(
         default=None, description="When the workers were started, or resumed; `activeDeadlineSeconds` counts from here."
     )

@@ -8,6 +8,7 @@ from typing import Final
 from pydantic import Field
 
 from sluice.api.base import CONFIG_KEYS, MAX_CONFIGS, ClusterReference, ConfigValue, Model, Status, cel, rules, worded
+from sluice.api.replay_policy import ReplayPolicy
 
 TOPIC_NAME: Final = r"^[a-zA-Z0-9._-]+$"
 """Characters that Kafka allows in the name of a topic."""
@@ -78,6 +79,10 @@ class TopicSpec(Model):
     deletion_policy: DeletionPolicy = Field(
         default=DeletionPolicy.RETAIN,
         description="What becomes of the topic in Kafka, and all its records, when this object is deleted.",
+    )
+    replay_policy: ReplayPolicy | None = Field(
+        default=None,
+        description="What replays into this topic need. The cluster's policy holds as well: the stricter one counts.",
     )
 
 

@@ -1,4 +1,4 @@
-"""The commands for people: ``kubectl sluice status`` and ``kubectl sluice replay …``.
+"""The commands for people: ``kubectl sluice status``, ``kubectl sluice replay …`` and ``kubectl sluice audit``.
 
 Everything here can be had with kubectl alone; these show it better. What a command needs is imported when it runs.
 """
@@ -6,6 +6,7 @@ Everything here can be had with kubectl alone; these show it better. What a comm
 from __future__ import annotations
 
 from enum import StrEnum
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -20,6 +21,13 @@ Start = Annotated[
     str, typer.Option("--from", help="Where it starts, inclusive: Earliest, an offset, or a time (RFC 3339).")
 ]
 End = Annotated[str, typer.Option("--to", help="Where it ends, exclusive: Latest, an offset, or a time (RFC 3339).")]
+AuditUser = Annotated[
+    str | None, typer.Option("--user", metavar="[NAMESPACE/]NAME", help="The User who reads the audit; it needs Read.")
+]
+AuditConfig = Annotated[
+    Path | None,
+    typer.Option("--config", help="Or a file with librdkafka's configuration as JSON, as Users' Secrets have."),
+]
 
 
 class Output(StrEnum):
@@ -32,8 +40,9 @@ class Output(StrEnum):
 def register(app: typer.Typer) -> None:
     """Add the commands to ``app``."""
     app.command()(status)
+    app.command()(audit)
     replay = typer.Typer(no_args_is_help=True, help="Make replays, follow them, and say whether they go on.")
-    for command in (create, plan, watch, suspend, resume, cancel):
+    for command in (create, plan, approve, watch, suspend, resume, cancel, report):
         replay.command()(command)
     app.add_typer(replay, name="replay")
 
@@ -43,6 +52,33 @@ def status(namespace: Namespace = None, everywhere: Everywhere = False, context:
     from sluice.cli.status import run
 
     raise typer.Exit(run(namespace, everywhere, context))
+
+
+def audit(
+    job: Annotated[str | None, typer.Argument(metavar="JOB", help="Of this job only: NAME, or NAMESPACE/NAME.")] = None,
+    user: AuditUser = None,
+    config: AuditConfig = None,
+    as_json: Annotated[bool, typer.Option("--json", help="A line of JSON for each fact.")] = False,
+    namespace: Namespace = None,
+    context: Context = None,
+) -> None:
+    """Show what was done about replays, by whom, from the cluster's audit; brokers have to be reachable."""
+    from sluice.cli.audit import Reader, run_audit
+
+    raise typer.Exit(run_audit(job, Reader(user, config), as_json, namespace, context))
+
+
+def report(
+    job: Job,
+    user: AuditUser = None,
+    config: AuditConfig = None,
+    namespace: Namespace = None,
+    context: Context = None,
+) -> None:
+    """Print what happened to a replay, in order: from the audit, or without it from its status and Events."""
+    from sluice.cli.audit import Reader, run_report
+
+    raise typer.Exit(run_report(job, Reader(user, config), namespace, context))
 
 
 def plan(job: Job, namespace: Namespace = None, context: Context = None) -> None:
@@ -83,6 +119,22 @@ def create(
 
     request = Request(job, cluster, source, target, start, end, dry_run, run_id, parallelism, accept_reordering)
     raise typer.Exit(run_create(request, output.value if output else None, namespace, context))
+
+
+def approve(
+    job: Job,
+    plan: Annotated[str | None, typer.Option(help="Only if its plan has this hash.")] = None,
+    break_glass: Annotated[
+        str | None,
+        typer.Option(metavar="REASON", help="Let it begin without the approvals that it needs; everybody is told."),
+    ] = None,
+    namespace: Namespace = None,
+    context: Context = None,
+) -> None:
+    """Approve a replay's plan, as somebody other than the one who asked for it."""
+    from sluice.cli.replay_acts import run_approve
+
+    raise typer.Exit(run_approve(job, break_glass, plan, namespace, context))
 
 
 def suspend(job: Job, namespace: Namespace = None, context: Context = None) -> None:

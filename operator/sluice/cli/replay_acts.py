@@ -1,4 +1,4 @@
-"""What ``sluice replay`` asks for: another replay, or that one rests, goes on, or is given up.
+"""What ``sluice replay`` asks for: another replay, or that one begins, rests, goes on, or is given up.
 
 An act is an annotation with a new token, under a field manager of its own: what a GitOps tool applies doesn't take it
 back. It is merged rather than applied: to apply one of them would take the others away.
@@ -21,8 +21,9 @@ from pydantic import ValidationError
 
 from sluice.api.base import API_VERSION
 from sluice.api.objects import ReplayJob
-from sluice.api.replay import ENDED, ReplayJobSpec
+from sluice.api.replay import ENDED, ReplayJobSpec, ReplayPhase
 from sluice.cli.access import current_namespace, kubernetes, one
+from sluice.plan.replay_approval import Verb
 from sluice.plan.replay_control import Act, token
 
 KIND: Final = "ReplayJob"
@@ -52,6 +53,11 @@ class Request:
 def run_act(act: Act, name: str, namespace: str | None, context: str | None) -> int:
     """Ask for an act; the exit code says whether it was asked for."""
     return asyncio.run(_ask(act, name, namespace or current_namespace(context), context))
+
+
+def run_approve(name: str, reason: str | None, plan: str | None, namespace: str | None, context: str | None) -> int:
+    """Approve a replay's plan, or break the glass (``reason``); the exit code says whether it was done."""
+    return asyncio.run(_approve(name, reason, plan, namespace or current_namespace(context), context))
 
 
 def run_create(request: Request, output: str | None, namespace: str | None, context: str | None) -> int:
@@ -132,6 +138,26 @@ async def _create(body: Mapping[str, Any], context: str | None) -> None:
         await kube.create(body)
 
 
+async def _approve(name: str, reason: str | None, plan: str | None, namespace: str, context: str | None) -> int:
+    async with kubernetes(context) as kube:
+        job: ReplayJob = await one(kube, KIND, namespace, name)
+        found = job.status.plan.hash if job.status.plan else None
+        if (refusal := unapprovable(job, plan)) is not None:
+            typer.echo(refusal, err=True)
+            return 1
+        if reason is not None:
+            asked = {Verb.BREAK_GLASS.annotation: reason}
+        else:
+            asked = {Verb.APPROVE.annotation: f"{found} {token(datetime.now(UTC), secrets.token_hex(4))}"}
+        patch = {"metadata": {"uid": job.uid, "annotations": asked}}
+        await kube.patch(API_VERSION, KIND, namespace, name, patch)
+    if reason is not None:
+        typer.echo(f"{name}: the glass is broken: it begins without the approvals that it needs, and the audit says so")
+    else:
+        typer.echo(f"{name}: plan {found} is approved; kubectl sluice replay watch {name} follows it")
+    return 0
+
+
 async def _ask(act: Act, name: str, namespace: str, context: str | None) -> int:
     async with kubernetes(context) as kube:
         job: ReplayJob = await one(kube, KIND, namespace, name)
@@ -148,10 +174,28 @@ async def _ask(act: Act, name: str, namespace: str, context: str | None) -> int:
 
 def useless(act: Act, job: ReplayJob) -> str | None:
     """Why an act would come to nothing, if it would."""
+    return _over(job, act.value)
+
+
+def _over(job: ReplayJob, act: str) -> str | None:
     if job.deleting:
-        return f"{job.name} is being deleted, so there is nothing to {act.value}"
+        return f"{job.name} is being deleted, so there is nothing to {act}"
     if job.status.phase in ENDED:
-        return f"{job.name} has ended already ({job.status.phase.value}), so there is nothing to {act.value}"
+        return f"{job.name} has ended already ({job.status.phase.value}), so there is nothing to {act}"
     if job.spec.dry_run:
-        return f"{job.name} is a dry run, which moves nothing, so there is nothing to {act.value}"
+        return f"{job.name} is a dry run, which moves nothing, so there is nothing to {act}"
+    return None
+
+
+def unapprovable(job: ReplayJob, plan: str | None) -> str | None:
+    """Why a replay can't be approved, if it can't; ``plan`` is the hash of the plan that is meant, if that was said."""
+    status = job.status
+    if (refusal := _over(job, "approve")) is not None:
+        return refusal
+    if status.plan is None:
+        return f"{job.name} has no plan yet, so there is nothing to approve: kubectl sluice replay plan {job.name}"
+    if plan is not None and plan != status.plan.hash:
+        return f"the plan of {job.name} is {status.plan.hash}, and not {plan}: kubectl sluice replay plan {job.name}"
+    if status.phase not in (ReplayPhase.PLANNED, ReplayPhase.AWAITING_APPROVAL, ReplayPhase.SUSPENDED):
+        return f"{job.name} has begun already, so there is nothing to approve"
     return None

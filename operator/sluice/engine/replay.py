@@ -22,8 +22,10 @@ from sluice.engine.replay_access import Credentials, ReplayAccess, Route
 from sluice.engine.replay_assignment import assignment, starts
 from sluice.engine.replay_control import ReplayControl, positions_of
 from sluice.engine.replay_end import ReplayEnd, key_of, objects_of, run_of, shard_count
+from sluice.engine.replay_guard import ReplayGuard
 from sluice.engine.replay_observe import batch_limit, observe
 from sluice.engine.replay_status import ReplayReport
+from sluice.engine.replay_trail import ReplayTrail
 from sluice.kafka.admin import KafkaAdmin
 from sluice.manifests.metadata import decode
 from sluice.manifests.replay_job import credentials_secret, plan_config_map, worker_job
@@ -77,8 +79,10 @@ class ReplayJobReconciler:
     def __init__(self, context: Context) -> None:
         self._context = context
         self._access = ReplayAccess(context)
-        self._end = ReplayEnd(context, self._access)
-        self._report = ReplayReport(context)
+        self._trail = ReplayTrail(context)
+        self._end = ReplayEnd(context, self._access, self._trail)
+        self._report = ReplayReport(context, self._trail)
+        self._guard = ReplayGuard(context, self._report, self._trail)
         self._control = ReplayControl(context, self._report)
         self._running: dict[Key, _Running] = {}
 
@@ -95,6 +99,8 @@ class ReplayJobReconciler:
         if job is None or job.deleting:
             self._running.pop(key, None)
             self._report.forget(key)
+            if job is None:
+                self._trail.forget(key)
             return Outcome() if job is None else await self._end.leave(job)
         if job.status.phase in ENDED:
             self._running.pop(key, None)
@@ -113,6 +119,7 @@ class ReplayJobReconciler:
         ledger = Ledger(admin, self._context.fence)
         running, wish = self._running.get(job.key), wanted(job.status.control)
         if running is None or (running.uid, running.wish) != (job.uid, wish):
+            await self._trail.asked(job)
             entry = await ledger.read(key_of(job)) or await self._entered_again(job, ledger)
             if entry is None and wish is Wanted.CANCEL:
                 entry = self._entry(job, LedgerState.PLANNED, planning.nothing(self._context.clock()))
@@ -130,6 +137,10 @@ class ReplayJobReconciler:
                 await self._report.planned(job, entry.plan)
                 return Outcome(requeue_after=0.0)
             if wish is Wanted.RUN:
+                if entry.state is LedgerState.PLANNED:
+                    job, waiting = await self._guard.begin(job, entry.plan)
+                    if waiting is not None:
+                        return waiting
                 job, running = await self._prepare(job, admin, ledger, entry)
             elif entry.state is LedgerState.PLANNED:
                 return await self._control.rest(job, entry.plan, None)
@@ -150,6 +161,7 @@ class ReplayJobReconciler:
             await fresh(self._context, job)
             # From here on the range can't become another one: whoever comes next finds it in the ledger.
             await ledger.write(self._entry(job, LedgerState.PLANNED, planned.plan, planned.max_batch_bytes))
+            await self._trail.planned(job, planned.plan)
         await self._report.planned(job, planned.plan)
         return Outcome(requeue_after=0.0)
 
@@ -177,6 +189,8 @@ class ReplayJobReconciler:
         """Start positions, credentials, rights, and the objects that workers mount. All of it may be there already."""
         await hold(self._context, job)
         await fresh(self._context, job)
+        if job.status.start_time is None:  # of an object that goes on with what another began, too
+            await self._trail.started(job, entry.plan)
         if entry.state is LedgerState.PLANNED:
             await commit_starts(admin, self._context.fence, run_of(job), starts(job, entry.plan))
             entry = replace(entry, state=LedgerState.STARTED)

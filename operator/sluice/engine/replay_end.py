@@ -17,6 +17,7 @@ from sluice.engine.errors import WaitingError
 from sluice.engine.finalizers import finalizer_of, let_go
 from sluice.engine.reconciler import Context, Outcome
 from sluice.engine.replay_access import ReplayAccess
+from sluice.engine.replay_trail import ReplayTrail
 from sluice.kafka.admin import KafkaAdmin
 from sluice.kafka.errors import KafkaError
 from sluice.manifests.metadata import decode
@@ -55,9 +56,10 @@ def shard_count(plan: ReplayPlan) -> int:
 class ReplayEnd:
     """Takes away what a replay was given; some of it may have been taken away already."""
 
-    def __init__(self, context: Context, access: ReplayAccess) -> None:
+    def __init__(self, context: Context, access: ReplayAccess, trail: ReplayTrail) -> None:
         self._context = context
         self._access = access
+        self._trail = trail
 
     async def ended(self, job: ReplayJob) -> Outcome:
         """Take credentials away, then wait for the TTL."""
@@ -119,6 +121,8 @@ class ReplayEnd:
         admin = await self._context.clusters.connect(job.spec.cluster_ref, job.namespace)
         if job.status.phase not in ENDED and wanted(heed(job.annotations, job.status.control)) is Wanted.CANCEL:
             await self._enter_cancelled(job, admin)
+        if job.status.phase not in ENDED:
+            await self._trail.deleted(job)
         present = decode(await kube.get("v1", "Secret", job.namespace, name))
         resolved = self._context.clusters.resolve(job.spec.cluster_ref, job.namespace)
         await self._access.revoke(admin, run_of(job), resolved, present)

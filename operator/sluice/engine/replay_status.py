@@ -8,9 +8,10 @@ from typing import Any, Final, Literal
 
 from sluice.api.base import Condition, ConditionType, Reason
 from sluice.api.objects import Key, ReplayJob
-from sluice.api.replay import ReplayControl, ReplayJobStatus, ReplayPhase, ReplayPlan, ReplayProgress
+from sluice.api.replay import ReplayApproval, ReplayControl, ReplayJobStatus, ReplayPhase, ReplayPlan, ReplayProgress
 from sluice.engine import status as conditions
 from sluice.engine.reconciler import Context
+from sluice.engine.replay_trail import ReplayTrail
 
 _PROGRESS_EVERY: Final = timedelta(seconds=2)
 _NOT_AGAIN: Final = (
@@ -20,10 +21,11 @@ _NOT_AGAIN: Final = (
 
 
 class ReplayReport:
-    """Writes status, Events and metrics of replays."""
+    """Writes status, Events and metrics of replays; an end is audited before it is told."""
 
-    def __init__(self, context: Context) -> None:
+    def __init__(self, context: Context, trail: ReplayTrail) -> None:
         self._context = context
+        self._trail = trail
         self._written: dict[Key, datetime] = {}
 
     def forget(self, key: Key) -> None:
@@ -49,9 +51,26 @@ class ReplayReport:
         self.tell(job, Reason.PLANNED, "; ".join([sentence, *plan.warnings]), "Warning" if plan.warnings else "Normal")
         return await self._write(job, found, phase=ReplayPhase.PLANNED, plan=plan, **ended)
 
+    async def awaiting(self, job: ReplayJob, plan: ReplayPlan, message: str) -> None:
+        """It waits for people to approve its plan."""
+        own = [_planned(_plan_sentence(job, plan))]
+        found = conditions.reconciling(job, self._now(), Reason.AWAITING_APPROVAL, message, own=own)
+        if job.status.phase is not ReplayPhase.AWAITING_APPROVAL:
+            self.tell(job, Reason.AWAITING_APPROVAL, message)
+        await self._write(job, found, phase=ReplayPhase.AWAITING_APPROVAL, plan=plan)
+
+    async def approved(self, job: ReplayJob, approval: ReplayApproval) -> ReplayJob:
+        """It has what it needs to begin, and keeps it, whatever becomes of the annotations."""
+        if approval.broken_glass is not None:
+            self.tell(job, Reason.GLASS_BROKEN, f"it begins {_broken(approval)}", "Warning")
+        else:
+            users = ", ".join(approver.user for approver in approval.approvers)
+            self.tell(job, Reason.APPROVED, f"plan {approval.plan_hash} was approved by {users}")
+        return await self._write(job, job.status.conditions, approval=approval)
+
     async def started(self, job: ReplayJob, plan: ReplayPlan) -> ReplayJob:
         """Workers may run now; the plan is the ledger's, whatever the status said."""
-        message = f"records are being copied to {job.spec.target.topic}"
+        message = f"records are being copied to {job.spec.target.topic}{_loudly(job)}"
         own = [_planned(_plan_sentence(job, plan))]
         found = conditions.reconciling(job, self._now(), Reason.RUNNING, message, own=own)
         # As with a Kubernetes Job: the deadline counts anew when it is resumed.
@@ -92,7 +111,7 @@ class ReplayReport:
     async def completed(self, job: ReplayJob, plan: ReplayPlan, measured: ReplayProgress) -> None:
         """All of it is in the target."""
         self._measure(job, measured)
-        message = f"{measured.records:,} records were copied to {job.spec.target.topic}, each once"
+        message = f"{measured.records:,} records were copied to {job.spec.target.topic}, each once{_loudly(job)}"
         own = [_planned(_plan_sentence(job, plan)), _holds(ConditionType.COMPLETE, Reason.COMPLETED, message)]
         found = conditions.ready(job, self._now(), message, reason=Reason.COMPLETED, own=own)
         self.tell(job, Reason.COMPLETED, message)
@@ -151,6 +170,8 @@ class ReplayReport:
 
     async def _end(self, job: ReplayJob, found: list[Condition], phase: ReplayPhase, **values: Any) -> None:
         self._written.pop(job.key, None)
+        plan = values.get("plan") or job.status.plan
+        await self._trail.ended(job, phase, found[0].message, plan, values.get("progress"))
         await self._write(job, found, phase=phase, completion_time=self._now(), **values)
 
     async def _write(self, job: ReplayJob, found: list[Condition], **values: Any) -> ReplayJob:
@@ -169,6 +190,17 @@ class ReplayReport:
 
     def _now(self) -> datetime:
         return self._context.clock().replace(microsecond=0)
+
+
+def _loudly(job: ReplayJob) -> str:
+    approval = job.status.approval
+    return f"; it began {_broken(approval)}" if approval and approval.broken_glass else ""
+
+
+def _broken(approval: ReplayApproval) -> str:
+    glass = approval.broken_glass
+    said = f"{glass.user} broke the glass: {glass.reason}" if glass else ""
+    return f"with {len(approval.approvers)} of the {approval.needed} approvals that it needs, since {said}"
 
 
 def _how_far(plan: ReplayPlan, measured: ReplayProgress | None) -> str:

@@ -119,6 +119,5 @@ def _reachability(body: Mapping[str, Any] | None) -> object:
     status = body.get("status") or {}
     ready = [c.get("status") for c in status.get("conditions") or () if c.get("type") == ConditionType.READY.value]
     nodes = [(n.get("name"), n.get("ready")) for n in status.get("nodes") or ()]
-    external = (body.get("spec") or {}).get("external")
-    allowed = (body.get("spec") or {}).get("allowedNamespaces")
-    return ready, nodes, external, allowed, "deletionTimestamp" in body["metadata"]
+    said = [(body.get("spec") or {}).get(name) for name in ("external", "allowedNamespaces", "replayPolicy")]
+    return ready, nodes, said, "deletionTimestamp" in body["metadata"]

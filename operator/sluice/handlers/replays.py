@@ -1,4 +1,4 @@
-"""kopf's edge for ReplayJob: events are passed on, objects to be admitted are judged, the caller is recorded."""
+"""kopf's edge for ReplayJob: events are passed on, objects to be admitted are judged, callers are recorded."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 import kopf
 
 from sluice.api.base import GROUP, VERSION
-from sluice.handlers.admission import judged, requester
+from sluice.handlers.admission import approver, judged, requester
 
 
 @kopf.on.event(GROUP, VERSION, "replayjobs")
@@ -26,3 +26,10 @@ async def validate(body: kopf.Body, memo: Any, **kwargs: Any) -> None:
 async def mutate(body: kopf.Body, patch: kopf.Patch, **kwargs: Any) -> None:
     """Record who asked for the replay; nobody can say otherwise, then or later."""
     requester(body, kwargs["old"], kwargs["operation"], kwargs["userinfo"], patch)
+
+
+@kopf.on.mutate(GROUP, VERSION, "replayjobs", id="guard-replayjobs", operations=["CREATE", "UPDATE"])
+async def guard(body: kopf.Body, patch: kopf.Patch, memo: Any, **kwargs: Any) -> None:
+    """Check and record who approves a replay. The API server asks when what is guarded changes, and insists."""
+    requester(body, kwargs["old"], kwargs["operation"], kwargs["userinfo"], patch)
+    await approver(memo.operator.own, body, kwargs["old"], kwargs["userinfo"], patch)

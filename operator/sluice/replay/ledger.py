@@ -7,7 +7,6 @@ here that it is done, or where its frozen plan was.
 from __future__ import annotations
 
 import json
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from enum import StrEnum
@@ -16,40 +15,13 @@ from typing import Any, Final
 from sluice.api.base import Reason
 from sluice.api.replay import ReplayPlan
 from sluice.kafka.admin import KafkaAdmin
-from sluice.kafka.errors import KafkaRefusedError, KafkaUnreachableError, check
-from sluice.plan.observed import NewTopic, TopicPartition
+from sluice.kafka.errors import KafkaRefusedError
 from sluice.plan.replay import as_json
-from sluice.replay.batch import split
-from sluice.replay.cluster import ReplayCluster
-from sluice.replay.encoding import (
-    FETCH,
-    FETCH_VERSIONS,
-    PRODUCE,
-    PRODUCE_BY_ID,
-    BatchToSend,
-    WantedPartition,
-    fetch_request,
-    fetch_response,
-    produce_request,
-    produce_response,
-)
-from sluice.replay.errors import DeniedError, DoubtError, ReplayError
-from sluice.replay.partition import topic_uuid
-from sluice.replay.records import Record, content_of, key_and_value, read_records, write_batches
-from sluice.replay.wire import REQUEST_SECONDS
+from sluice.replay.internal_topic import InternalTopic
 
 TOPIC: Final = "sluice-replay-ledger"
-_PLACE: Final = TopicPartition(TOPIC, 0)
-_COPIES: Final = 3
-_FETCH_BYTES: Final = 4 * 1024 * 1024
-_MAX_ENTRY: Final = 8 * 1024 * 1024
 _POLICY: Final = "cleanup.policy"
-_CONFIG: Final = (
-    (_POLICY, "compact"),
-    ("max.message.bytes", str(_MAX_ENTRY)),
-    ("retention.ms", "-1"),
-    ("unclean.leader.election.enable", "false"),
-)
+_CONFIG: Final = ((_POLICY, "compact"), ("retention.ms", "-1"))
 
 
 class LedgerState(StrEnum):
@@ -133,8 +105,7 @@ class Ledger:
 
     def __init__(self, admin: KafkaAdmin, fence: Callable[[], None]) -> None:
         """``fence`` raises if we may not write (any more)."""
-        self._admin = admin
-        self._fence = fence
+        self._topic = InternalTopic(admin, fence, TOPIC, _CONFIG)
 
     async def read(self, key: str) -> LedgerEntry | None:
         """The entry of a replay's highest state, or None.
@@ -143,10 +114,7 @@ class Ledger:
             KafkaUnreachableError: it can't be read now.
             ValueError: the entry can't be understood; it needs a person.
         """
-        topics = await self._admin.describe_topics([TOPIC])
-        if TOPIC not in topics:
-            return None
-        last = dict(await self._scan(topics[TOPIC].id))
+        last = dict(await self._topic.read())
         for state in reversed(LedgerState):
             if value := last.get(_record_key(state, key).encode()):
                 return LedgerEntry.from_json(key, value.decode())
@@ -159,83 +127,12 @@ class Ledger:
             KafkaUnreachableError: whether it was written isn't known.
             KafkaRefusedError: the topic is one in which it may get lost.
         """
-        topic_id = await self._ensure()
-        record = Record(0, int(time.time() * 1000), content_of(entry.record_key.encode(), entry.to_json().encode()))
-        ((batch, _),) = write_batches([record], 0, _MAX_ENTRY, TOPIC)
-        try:
-            cluster = await self._open(topic_id)
-            try:
-                connection = await cluster.broker(cluster.leader(_PLACE), "ledger")
-                version = min(connection.api_versions[PRODUCE][1], PRODUCE_BY_ID)
-                topic = topic_uuid(topic_id) if version >= PRODUCE_BY_ID else TOPIC
-                request = produce_request(
-                    version, None, [(topic, [BatchToSend(0, batch)])], int(REQUEST_SECONDS * 1000)
-                )
-                self._fence()  # only now: connecting may have taken longer than the Lease lasts
-                (answer,) = produce_response(await connection.send(PRODUCE, version, request, REQUEST_SECONDS), version)
-                check(answer.error, f"writing to {TOPIC}", answer.message)
-            finally:
-                cluster.close()
-        except (DoubtError, DeniedError) as error:
-            raise KafkaUnreachableError(f"writing to {TOPIC}: {error}") from error
-
-    async def _ensure(self) -> str:
-        """Id of the topic, which is made if it isn't there."""
-        topics = await self._admin.describe_topics([TOPIC])
-        if TOPIC not in topics:
-            brokers = (await self._admin.describe_cluster()).active_brokers
-            copies = min(_COPIES, len(brokers))
-            in_sync = ("min.insync.replicas", str(max(1, copies - 1)))
-            made = await self._admin.create_topics([NewTopic(TOPIC, 1, copies, (*_CONFIG, in_sync))])
-            problem = made.get(TOPIC)
-            if problem is not None and problem.code != "TOPIC_ALREADY_EXISTS":
-                raise problem
-            topics = await self._admin.describe_topics([TOPIC])
-        configs = await self._admin.describe_topic_configs({TOPIC: [_POLICY]})
-        if TOPIC not in topics or TOPIC not in configs:
-            raise KafkaUnreachableError(f"topic {TOPIC} was made, and brokers don't know it yet")
+        kept = await self._topic.ensure()
         # It isn't put right here: what has been forgotten by now, only a person can judge.
-        if (policy := configs[TOPIC][_POLICY].value) != "compact":
+        if (policy := kept.config[_POLICY]) != "compact":
             raise KafkaRefusedError(
                 Reason.KAFKA_REFUSED,
                 f"topic {TOPIC} has {_POLICY}={policy}, so it may have forgotten replays that were done, and those"
                 f" would be done again: look which are missing in it, then set {_POLICY}=compact",
             )
-        return topics[TOPIC].id
-
-    async def _open(self, topic_id: str) -> ReplayCluster:
-        cluster = ReplayCluster(lambda: self._admin.settings, "target")
-        try:
-            await cluster.start()
-            await cluster.load([(TOPIC, topic_id)])
-        except BaseException:
-            cluster.close()
-            raise
-        return cluster
-
-    async def _scan(self, topic_id: str) -> list[tuple[bytes | None, bytes | None]]:
-        """Every record of the topic, in order."""
-        found: list[tuple[bytes | None, bytes | None]] = []
-        try:
-            cluster = await self._open(topic_id)
-            try:
-                connection = await cluster.broker(cluster.leader(_PLACE), "ledger")
-                version = min(connection.api_versions[FETCH][1], FETCH_VERSIONS[1])
-                position = (await self._admin.earliest_offsets([_PLACE]))[_PLACE]
-                while True:
-                    wanted = [(topic_uuid(topic_id), [WantedPartition(0, position, _FETCH_BYTES)])]
-                    request = fetch_request(version, wanted, _FETCH_BYTES, 0)
-                    error, parts = fetch_response(await connection.send(FETCH, version, (request,), REQUEST_SECONDS))
-                    check(error, f"reading {TOPIC}")
-                    (part,) = parts
-                    check(part.error, f"reading {TOPIC}")
-                    for batch in split(part.records, TOPIC):
-                        if not batch.control:
-                            found += [key_and_value(r.content) for r in read_records(batch) if r.offset >= position]
-                        position = max(position, batch.next_offset)
-                    if position >= part.high_watermark:
-                        return found
-            finally:
-                cluster.close()
-        except (DoubtError, ReplayError) as error:
-            raise KafkaUnreachableError(f"reading {TOPIC}: {error}") from error
+        await self._topic.append(kept.topic_id, [(entry.record_key.encode(), entry.to_json().encode())])

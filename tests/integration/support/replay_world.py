@@ -19,6 +19,7 @@ from sluice.kafka.admin import KafkaAdmin
 from sluice.plan.observed import AclBinding, NewTopic
 from sluice.plan.replay import ledger_key, run_name
 from sluice.replay.assignment import Assignment
+from sluice.replay.audit import Audit
 from sluice.replay.ledger import Ledger
 from tests.integration.support.replay import KEEP, Replay, write_secret
 from tests.integration.support.world import World, world
@@ -151,7 +152,8 @@ class Deaths:
         ):
             for name in names:
                 monkeypatch.setattr(client, name, self._dying(getattr(client, name)))
-        monkeypatch.setattr(Ledger, "write", self._dying(Ledger.write))
+        for kept in (Ledger, Audit):
+            monkeypatch.setattr(kept, "write", self._dying(kept.write))
 
     def _dying(self, call: Any) -> Any:
         async def write(*args: Any, **kwargs: Any) -> Any:

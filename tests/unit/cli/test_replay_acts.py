@@ -11,7 +11,7 @@ from typer.testing import CliRunner
 
 from sluice.api.objects import parse
 from sluice.cli.main import app
-from sluice.cli.replay_acts import Request, bound, manifest, useless
+from sluice.cli.replay_acts import Request, bound, manifest, unapprovable, useless
 from sluice.plan.replay_control import Act
 
 REQUEST = Request("february", "demo", "departures", "again", "Earliest", "Latest")
@@ -116,3 +116,30 @@ def test_flags_that_make_no_sense_end_with_a_sentence() -> None:
     result = CliRunner().invoke(app, command.split())
     assert result.exit_code == 1
     assert "--from soon is neither an offset" in result.output
+
+
+PLANNED = {"hash": "abc", "plannedAt": "2026-01-01T00:00:00Z", "sourceTopicId": "s", "targetTopicId": "t", "offsets": 1}
+
+
+@pytest.mark.parametrize(
+    ("phase", "plan", "why"),
+    [
+        ("AwaitingApproval", None, None),
+        ("AwaitingApproval", "abc", None),
+        ("Suspended", "abc", None),
+        ("AwaitingApproval", "abd", "the plan of february is abc, and not abd"),
+        ("Running", None, "has begun already"),
+        ("Cancelled", None, "has ended already (Cancelled)"),
+    ],
+)
+def test_only_a_plan_that_waits_can_be_approved_and_only_the_one_that_is_meant(
+    phase: str, plan: str | None, why: str | None
+) -> None:
+    made = job(phase)
+    found = unapprovable(replace(made, status=made.status.model_validate({"phase": phase, "plan": PLANNED})), plan)
+    assert found is None if why is None else why in (found or "")
+
+
+def test_what_has_no_plan_yet_cannot_be_approved() -> None:
+    assert "has no plan yet" in (unapprovable(job(None), None) or "")
+    assert "is a dry run" in (unapprovable(job("Planned", dry_run=True), None) or "")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -11,7 +12,7 @@ import pytest
 
 from sluice.api.objects import Key
 from sluice.engine import replay as engine
-from sluice.engine import replay_control, replay_end
+from sluice.engine import replay_control, replay_end, replay_trail
 from sluice.engine.reconciler import Context, Outcome
 from sluice.engine.replay import ReplayJobReconciler
 from sluice.kafka.errors import KafkaError
@@ -19,6 +20,7 @@ from sluice.plan.observed import AclBinding, ConfigValue, PartitionDescription, 
 from sluice.plan.replay import Observed, SourcePartition
 from sluice.plan.replay_progress import Committed
 from sluice.replay.assignment import Assignment
+from sluice.replay.audit import AuditRecord, once
 from sluice.replay.ledger import LedgerEntry, LedgerState
 from tests.unit.engine.engine_fakes import NOW, FakeKube, make_context
 
@@ -55,6 +57,8 @@ class ReplayKafka:
     ledger: dict[LedgerState, LedgerEntry] = field(default_factory=dict)
     positions: dict[TopicPartition, Committed] = field(default_factory=dict)
     did: list[str] = field(default_factory=list)
+    audit: list[AuditRecord] = field(default_factory=list)
+    audit_refusal: KafkaError | None = None
     acls: set[AclBinding] = field(default_factory=set)
     scram: dict[str, str] = field(default_factory=dict)
     """Mechanism by user."""
@@ -122,6 +126,19 @@ class FakeLedger:
         self._kafka.ledger[entry.state] = entry
 
 
+class FakeAudit:
+    """The audit as `ReplayKafka` has it."""
+
+    def __init__(self, kafka: ReplayKafka, _: Callable[[], None]) -> None:
+        self._kafka = kafka
+
+    async def write(self, records: Sequence[AuditRecord]) -> str | None:
+        if self._kafka.audit_refusal:
+            raise self._kafka.audit_refusal
+        self._kafka.audit += records
+        return None
+
+
 @dataclass
 class Stage:
     """A ReplayJob in one namespace, its cluster in another."""
@@ -135,6 +152,22 @@ class Stage:
     def restart(self) -> None:
         """Another operator."""
         self.reconciler = ReplayJobReconciler(self.context)
+
+    def topic(self, **spec: Any) -> None:
+        """The Topic of the target."""
+        body = {
+            "apiVersion": "sluice.dev/v1alpha1",
+            "kind": "Topic",
+            "metadata": {
+                "namespace": CLUSTER.namespace,
+                "name": "target",
+                "uid": "t",
+                "generation": 1,
+                "creationTimestamp": "2026-11-23T00:00:00Z",
+            },
+            "spec": {"clusterRef": {"name": CLUSTER.name}, **spec},
+        }
+        self.context.index.put(self.kube.put(body))
 
     def apply(self, uid: str = "1", status: Mapping[str, Any] | None = None, **spec: Any) -> None:
         """The job as a user makes it."""
@@ -210,7 +243,16 @@ class Stage:
         found = [body for key, body in self.kube.objects.items() if key.kind == "Secret" and key.namespace == "ns"]
         return found[0].get("data", {}) if found else None
 
-    def cluster(self, external: Mapping[str, Any]) -> None:
+    def facts(self) -> list[str]:
+        """What a reader of the audit sees, in order."""
+        return [fact["fact"] for fact in once(record.to_json().encode() for record in self.kafka.audit)]
+
+    def recorded(self, **annotations: Any) -> None:
+        """Admission has recorded something: ``requested_by``, ``approved_by`` or ``glass_broken_by``."""
+        named = {name.replace("_", "-"): value for name, value in annotations.items()}
+        self.annotate(**{n: v if isinstance(v, str) else json.dumps(v) for n, v in named.items()})
+
+    def cluster(self, external: Mapping[str, Any], **spec: Any) -> None:
         """The cluster is an external one."""
         body = {
             "apiVersion": "sluice.dev/v1alpha1",
@@ -222,7 +264,7 @@ class Stage:
                 "generation": 1,
                 "creationTimestamp": "2026-11-23T00:00:00Z",
             },
-            "spec": {"external": {"bootstrapServers": ["kafka:9092"], **external}, "allowedNamespaces": ["*"]},
+            "spec": {"external": {"bootstrapServers": ["kafka:9092"], **external}, "allowedNamespaces": ["*"], **spec},
         }
         self.context.index.put(self.kube.put(body))
 
@@ -241,6 +283,7 @@ def stage(monkeypatch: pytest.MonkeyPatch) -> Stage:
         (engine, "Ledger", FakeLedger),
         (engine, "observe", _observe),
         (replay_end, "Ledger", FakeLedger),
+        (replay_trail, "Audit", FakeAudit),
         (replay_control, "read_positions", _read_positions),
         (engine, "commit_starts", _commit_starts),
         (replay_control, "recommit", _recommit),

@@ -14,6 +14,7 @@ from sluice.api.replay import PartitionRange, ReplayPlan
 from sluice.engine.errors import NotLeaderError
 from sluice.kafka.errors import KafkaRefusedError
 from sluice.plan.observed import ConfigValue, NewTopic, PartitionDescription, TopicDescription
+from sluice.replay.internal_topic import InternalTopic
 from sluice.replay.ledger import TOPIC, Ledger, LedgerEntry, LedgerState
 
 KEY = "ns/job/v1/h/planned:run"
@@ -67,10 +68,10 @@ def ledger(admin: Admin, fence: Any = lambda: None) -> Ledger:
 async def read_of(monkeypatch: pytest.MonkeyPatch, *entries: LedgerEntry) -> LedgerEntry | None:
     """What is read when the entries stand in the topic in this order."""
 
-    async def scan(self: Ledger, topic_id: str) -> list[tuple[bytes, bytes]]:
+    async def scan(self: InternalTopic, topic_id: str) -> list[tuple[bytes, bytes]]:
         return [(e.record_key.encode(), e.to_json().encode()) for e in entries]
 
-    monkeypatch.setattr(Ledger, "_scan", scan)
+    monkeypatch.setattr(InternalTopic, "_scan", scan)
     return await ledger(Admin({})).read(KEY)
 
 
@@ -124,14 +125,14 @@ async def test_nothing_is_sent_once_another_operator_leads(monkeypatch: pytest.M
         def close(self) -> None:
             did.append("closed")
 
-    async def opened(self: Ledger, topic_id: str) -> Any:
+    async def opened(self: InternalTopic, topic_id: str) -> Any:
         return Cluster()
 
     def fence() -> None:
         if "connected" in did:
             raise NotLeaderError
 
-    monkeypatch.setattr(Ledger, "_open", opened)
+    monkeypatch.setattr(InternalTopic, "_open", opened)
     with pytest.raises(NotLeaderError):
         await ledger(Admin({"cleanup.policy": "compact"}), fence).write(entry(LedgerState.PLANNED))
     assert did == ["connected", "closed"]
@@ -148,7 +149,7 @@ async def test_what_was_acknowledged_survives_a_broker_and_needs_not_all(
     brokers: int, copies: int, in_sync: str
 ) -> None:
     admin = Admin(None, brokers)
-    await ledger(admin)._ensure()
+    await ledger(admin)._topic.ensure()
     (made,) = admin.made
     config = dict(made.config)
     assert (made.partitions, made.replicas, config["min.insync.replicas"]) == (1, copies, in_sync)

@@ -13,8 +13,9 @@ from kopf._core.actions.invocation import invoke
 from sluice.api.objects import Key
 from sluice.engine.index import Index
 from sluice.handlers import clusters, groups, replays, topics, users
-from sluice.handlers.admission import REQUESTED_BY, judged, requester
+from sluice.handlers.admission import judged, requester
 from sluice.handlers.edge import Edge
+from sluice.plan.replay_approval import REQUESTED_BY
 
 CLUSTER = Key("MessagingCluster", "ns", "demo")
 
@@ -107,6 +108,14 @@ async def test_a_cluster_that_becomes_ready_wakes_what_waits_for_it() -> None:
     assert await rig.tell("MODIFIED", body("MessagingCluster", "demo", 3, status=other)) == []
     assert rig.seen.reconnects == [CLUSTER, CLUSTER]
     assert CLUSTER in await rig.tell("DELETED", body("MessagingCluster", "demo", 4))
+
+
+async def test_a_cluster_whose_policy_changes_wakes_replays_that_wait_for_approval() -> None:
+    rig = Rig()
+    await rig.tell("ADDED", body("ReplayJob", "a"))
+    spec = {"external": {"bootstrapServers": ["k:9092"]}}
+    await rig.tell("ADDED", body("MessagingCluster", "demo", spec={**spec, "replayPolicy": {"approvals": 1}}))
+    assert Key("ReplayJob", "ns", "a") in await rig.tell("MODIFIED", body("MessagingCluster", "demo", 2, spec=spec))
 
 
 async def test_a_cluster_whose_readiness_the_operator_has_just_written_wakes_what_waits_for_it() -> None:
