@@ -160,6 +160,8 @@ class Reason(StrEnum):
     DEADLINE_EXCEEDED = "DeadlineExceeded"
     POSITION_LOST = "PositionLost"
     RANGE_LOST = "RangeLost"
+    GROUP_ACTIVE = "GroupActive"
+    UNDONE = "Undone"
 
 
 class Condition(Model):

@@ -182,7 +182,6 @@ class ReplayJobSpec(Model):
         default=None, ge=0, description="Seconds after which the finished object is deleted; kept unless said."
     )
 
-
     @model_validator(mode="after")
     def _fits_its_mode(self) -> ReplayJobSpec:
         copies = self.source_ is not None and self.target_ is not None and self.rewind_ is None

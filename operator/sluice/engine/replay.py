@@ -13,7 +13,7 @@ from typing import Final
 
 from sluice.api.base import Reason
 from sluice.api.objects import Key, ReplayJob
-from sluice.api.replay import ENDED, ReplayPhase, ReplayPlan, Wanted
+from sluice.api.replay import ENDED, Mode, ReplayPhase, ReplayPlan, Wanted
 from sluice.engine import status as conditions
 from sluice.engine.batching import each
 from sluice.engine.finalizers import fresh, hold
@@ -23,6 +23,7 @@ from sluice.engine.replay_assignment import assignment, starts
 from sluice.engine.replay_control import ReplayControl, positions_of
 from sluice.engine.replay_end import ReplayEnd, key_of, objects_of, run_of, shard_count
 from sluice.engine.replay_observe import batch_limit, observe
+from sluice.engine.replay_rewind import Rewinds
 from sluice.engine.replay_status import ReplayReport
 from sluice.kafka.admin import KafkaAdmin
 from sluice.manifests.metadata import decode
@@ -80,6 +81,7 @@ class ReplayJobReconciler:
         self._end = ReplayEnd(context, self._access)
         self._report = ReplayReport(context)
         self._control = ReplayControl(context, self._report)
+        self._rewinds = Rewinds(context, self._end)
         self._running: dict[Key, _Running] = {}
 
     def lane(self, key: Key) -> str:
@@ -96,6 +98,8 @@ class ReplayJobReconciler:
             self._running.pop(key, None)
             self._report.forget(key)
             return Outcome() if job is None else await self._end.leave(job)
+        if job.spec.mode is Mode.REWIND:
+            return await self._rewinds.reconcile(job)
         if job.status.phase in ENDED:
             self._running.pop(key, None)
             return await self._end.ended(job)

@@ -143,24 +143,37 @@ class Ledger:
             KafkaUnreachableError: it can't be read now.
             ValueError: the entry can't be understood; it needs a person.
         """
-        topics = await self._admin.describe_topics([TOPIC])
-        if TOPIC not in topics:
-            return None
-        last = dict(await self._scan(topics[TOPIC].id))
+        values = await self.values()
         for state in reversed(LedgerState):
-            if value := last.get(_record_key(state, key).encode()):
-                return LedgerEntry.from_json(key, value.decode())
+            if value := values.get(_record_key(state, key)):
+                return LedgerEntry.from_json(key, value)
         return None
 
     async def write(self, entry: LedgerEntry) -> None:
-        """Write an entry; it is there when this returns.
+        """Write an entry; it is there when this returns. Raises as `put`."""
+        await self.put(entry.record_key, entry.to_json())
+
+    async def values(self) -> dict[str, str]:
+        """The last value of each key in the topic; none if there is no topic yet.
+
+        Raises:
+            KafkaUnreachableError: it can't be read now.
+        """
+        topics = await self._admin.describe_topics([TOPIC])
+        if TOPIC not in topics:
+            return {}
+        last = dict(await self._scan(topics[TOPIC].id))
+        return {key.decode(): value.decode() for key, value in last.items() if key and value}
+
+    async def put(self, key: str, value: str) -> None:
+        """Write a value; it is there when this returns.
 
         Raises:
             KafkaUnreachableError: whether it was written isn't known.
             KafkaRefusedError: the topic is one in which it may get lost.
         """
         topic_id = await self._ensure()
-        record = Record(0, int(time.time() * 1000), content_of(entry.record_key.encode(), entry.to_json().encode()))
+        record = Record(0, int(time.time() * 1000), content_of(key.encode(), value.encode()))
         ((batch, _),) = write_batches([record], 0, _MAX_ENTRY, TOPIC)
         try:
             cluster = await self._open(topic_id)
