@@ -151,7 +151,7 @@ class Deaths:
         ):
             for name in names:
                 monkeypatch.setattr(client, name, self._dying(getattr(client, name)))
-        monkeypatch.setattr(Ledger, "write", self._dying(Ledger.write))
+        monkeypatch.setattr(Ledger, "put", self._dying(Ledger.put))
 
     def _dying(self, call: Any) -> Any:
         async def write(*args: Any, **kwargs: Any) -> Any:
