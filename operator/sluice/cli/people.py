@@ -26,8 +26,8 @@ End = Annotated[
     str | None,
     typer.Option(
         "--to",
-        help="Where it ends, exclusive: Latest, an offset, or a time (RFC 3339). With --rewind where the group goes: also"
-        " Earliest, +N or -N offsets from where it is, or snapshot:NAME.",
+        help="Where it ends, exclusive: Latest, an offset, or a time (RFC 3339). With --rewind where the group goes:"
+        " also Earliest, +N or -N offsets from where it is, or snapshot:NAME.",
         show_default="Latest",
     ),
 ]
