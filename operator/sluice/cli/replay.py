@@ -11,7 +11,7 @@ from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedCo
 from rich.table import Table
 
 from sluice.api.objects import ReplayJob
-from sluice.api.replay import ENDED, ReplayPhase, ReplayPlan
+from sluice.api.replay import ENDED, Mode, ReplayPhase, ReplayPlan
 from sluice.api.replay_rewind import RewindStatus
 from sluice.cli.access import current_namespace, kubernetes, one
 
@@ -65,6 +65,8 @@ def ending(job: ReplayJob) -> str:
     """How it ended, in a line."""
     status = job.status
     text = f"{job.name}: {status.phase.value if status.phase else 'Pending'}"
+    if job.spec.mode is Mode.REWIND:
+        return f"{text} ({sentence(job)})"
     if status.progress is not None:
         text += f", {status.progress.records:,} records, {status.progress.bytes:,} bytes"
     if status.start_time and status.completion_time:

@@ -32,7 +32,7 @@ _ASKED: Final = {
     Act.SUSPEND: "its workers stop, and its positions are kept; kubectl sluice replay resume {name} lets it go on",
     Act.RESUME: "its workers go on from their committed positions",
     Act.CANCEL: "its workers stop for good; what was copied stays in the target",
-    Act.UNDO: "the group goes back to where it was; kubectl sluice replay watch {name} follows it",
+    Act.UNDO: "the group goes back to where it was; kubectl get replayjob {name} --watch shows when it is Undone",
 }
 
 

@@ -20,7 +20,7 @@ from sluice.engine.finalizers import fresh
 from sluice.engine.group import ACTIVE
 from sluice.engine.reconciler import Context, Outcome
 from sluice.engine.replay_end import ReplayEnd, key_of
-from sluice.engine.replay_rewind_observe import claimed_elsewhere, observe, observe_again
+from sluice.engine.replay_rewind_observe import claimed_elsewhere, observe, observe_again, occupied
 from sluice.engine.replay_rewind_status import RewindReport
 from sluice.kafka.admin import KafkaAdmin
 from sluice.kafka.errors import KafkaError
@@ -71,6 +71,8 @@ class Rewinds:
         admin = await self._context.clusters.connect(job.spec.cluster_ref, job.namespace)
         if (why := claimed_elsewhere(self._context, job)) is not None:
             return await self._refuse(job, why)
+        if (waits := await self._wait_on(job, admin)) is not None:
+            return waits
         ledger, group = RewindLedger(Ledger(admin, self._context.fence)), job.spec.rewind.group
         found = await look(admin, group)
         if found.mark is not None:  # somebody died right after the commit
@@ -104,8 +106,8 @@ class Rewinds:
         self, job: ReplayJob, admin: KafkaAdmin, ledger: RewindLedger, entries: Entries, found: Found
     ) -> Outcome:
         rewind, now, entry = job.spec.rewind, self._context.clock(), entries.last
-        limit = job.spec.active_deadline_seconds
-        if limit is not None and now >= self._report.begun(job) + timedelta(seconds=limit):
+        if self._overdue(job):
+            limit = job.spec.active_deadline_seconds
             message = f"it wasn't done within activeDeadlineSeconds ({limit} s), and nothing has been moved"
             await self._report.failed(job, Reason.DEADLINE_EXCEEDED, message, None)
             return Outcome(requeue_after=0.0)
@@ -184,6 +186,18 @@ class Rewinds:
         await ledger.finish(entry, self._stamp())
         # The next look takes the mark away, and says what the ledger has.
         return Outcome(requeue_after=0.0)
+
+    async def _wait_on(self, job: ReplayJob, admin: KafkaAdmin) -> Outcome | None:
+        """Wait on, without a look into the ledger, if nothing else is to be done."""
+        waits = job.status.phase is ReplayPhase.PENDING and wanted(job.status.control) is Wanted.RUN
+        if not waits or self._overdue(job):
+            return None
+        who = await occupied(admin, job.spec.rewind.group)
+        return None if who is None else await self._wait(job, who)
+
+    def _overdue(self, job: ReplayJob) -> bool:
+        limit = job.spec.active_deadline_seconds
+        return limit is not None and self._context.clock() >= self._report.begun(job) + timedelta(seconds=limit)
 
     async def _wait(self, job: ReplayJob, who: str) -> Outcome | None:
         """Wait for a group to be empty; None if there is no time left for it."""

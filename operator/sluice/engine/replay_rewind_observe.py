@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Iterable, Sequence
+from typing import Final
 
 from sluice.api.objects import ReplayJob
 from sluice.api.replay_rewind import Rewind
@@ -14,9 +15,9 @@ from sluice.plan.observed import TopicPartition
 from sluice.plan.ownership import owners
 from sluice.plan.replay import milliseconds
 from sluice.plan.rewind import wanted
-from sluice.plan.rewind_model import Bounds, Observed, Positions, RewindPlan, Snapshot, Topics
+from sluice.plan.rewind_model import Bounds, Observed, Positions, RewindPlan, Snapshot, Topics, busy
 
-_CLAIMS = "ConsumerGroup"
+_CLAIMS: Final = "ConsumerGroup"
 
 
 def claimed_elsewhere(context: Context, job: ReplayJob) -> str | None:
@@ -26,10 +27,18 @@ def claimed_elsewhere(context: Context, job: ReplayJob) -> str | None:
     """
     cluster = context.clusters.resolve(job.spec.cluster_ref, job.namespace)
     group = job.spec.rewind.group
-    owner = owners(context.index.of_cluster(cluster.key, _CLAIMS), cluster, claimed_id).get(group)
+    bodies = context.index.of_cluster(cluster.key, _CLAIMS)
+    staying = [body for body in bodies if "deletionTimestamp" not in body["metadata"]]
+    owner = owners(staying, cluster, claimed_id).get(group)
     if owner is None or owner.namespace == job.namespace:
         return None
     return f"group {group} belongs to {owner}: only a ReplayJob of namespace {owner.namespace} may move its positions"
+
+
+async def occupied(admin: KafkaAdmin, name: str) -> str | None:
+    """Who is in a group, in words; None if nobody is."""
+    group = (await admin.describe_groups([name]))[name]
+    return busy(group, await admin.group_members(group))
 
 
 async def observe(admin: KafkaAdmin, rewind: Rewind, positions: Positions, snapshot: Snapshot | None) -> Observed:
