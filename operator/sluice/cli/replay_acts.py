@@ -19,7 +19,7 @@ import typer
 import yaml
 from pydantic import ValidationError
 
-from sluice.api.base import API_VERSION
+from sluice.api.base import API_VERSION, problems
 from sluice.api.objects import ReplayJob
 from sluice.api.replay import ENDED, Mode, ReplayJobSpec, ReplayPhase
 from sluice.cli.access import current_namespace, kubernetes, one
@@ -105,8 +105,7 @@ def manifest(request: Request) -> dict[str, Any]:
     try:
         ReplayJobSpec.model_validate(spec)
     except ValidationError as error:
-        problems = (f"spec.{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors())
-        raise ValueError(f"such a replay can't be: {'; '.join(problems)}") from error
+        raise ValueError(f"such a replay can't be: {'; '.join(problems(error))}") from error
     return {"apiVersion": API_VERSION, "kind": KIND, "metadata": {"name": request.name}, "spec": spec}
 
 

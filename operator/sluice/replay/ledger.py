@@ -163,7 +163,10 @@ class Ledger:
         if TOPIC not in topics:
             return {}
         last = dict(await self._scan(topics[TOPIC].id))
-        return {key.decode(): value.decode() for key, value in last.items() if key and value}
+        # What isn't text isn't ours, and must not hide what is.
+        return {
+            key.decode(errors="replace"): value.decode(errors="replace") for key, value in last.items() if key and value
+        }
 
     async def put(self, key: str, value: str) -> None:
         """Write a value; it is there when this returns.
