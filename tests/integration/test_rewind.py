@@ -16,13 +16,13 @@ import pytest
 from sluice.api.base import API_VERSION
 from sluice.api.objects import Key
 from sluice.engine.group import ACTIVE
-from sluice.kafka.errors import KafkaError
+from sluice.kafka.errors import KafkaError, KafkaUnreachableError
 from sluice.plan.observed import TopicPartition
 from sluice.replay.ledger import Ledger
 from sluice.replay.rewind_positions import look, move, unmark
 from tests.integration.support.groups import committed, member, produce, topic
 from tests.integration.support.replay_world import Deaths, until, with_replays
-from tests.integration.support.world import World, world
+from tests.integration.support.world import World, eventually, world
 from tests.support.kafka import KafkaCluster
 
 START_MS = 1357002000000  # 2013-01-01T01:00:00Z
@@ -41,7 +41,15 @@ async def consumed(here: World, kafka: KafkaCluster) -> str:
     name = f"rewind-{here.namespace}"
     await topic(here, name)
     await asyncio.to_thread(produce, kafka, name, 5, START_MS)
-    await here.admin.alter_group_offsets(name, {TopicPartition(name, 0): 4, TopicPartition(name, 1): 0})
+
+    async def moved() -> bool:  # in a new cluster the coordinator is on the move for a moment
+        try:
+            await here.admin.alter_group_offsets(name, at(name, 4, 0))
+        except KafkaUnreachableError:
+            return False
+        return True
+
+    await eventually(moved)
     return name
 
 

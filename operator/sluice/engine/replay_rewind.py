@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 from collections import defaultdict
-from dataclasses import replace
 from datetime import timedelta
 from typing import Final
 
@@ -124,20 +123,20 @@ class Rewinds:
             planned = planning.make(rewind, job.name, observed, now)
             if planned.plan is None:
                 return await self._refuse(job, planned.refusal or "")
-            plan, entry = planned.plan, None
+            plan = planned.plan
         if job.spec.dry_run:
             await self._report.rewind_planned(job, plan, [_stop_them(who)] if who else [])
             return Outcome(requeue_after=0.0)
         current = await fresh(self._context, job)
         if heed(current.annotations, job.status.control) is not job.status.control:
             return Outcome(requeue_after=0.0)  # it is asked for something else meanwhile
-        if entry is None:
+        if entry is None or entry.plan is not plan or job.status.phase is not ReplayPhase.PLANNED:
             await ledger.write(self._entry(job, RewindState.PLANNED, plan))
             await self._report.rewind_planned(job, plan)
             return Outcome(requeue_after=0.0)
         if plan.moved:
             await ledger.keep(snapshot_key(job.namespace, plan.snapshot), self._snapshot(plan, observed))
-        return await self._commit(job, admin, ledger, replace(entry, uid=job.uid), plan)
+        return await self._commit(job, admin, ledger, entry, plan)
 
     def _snapshot(self, plan: RewindPlan, observed: Observed) -> Snapshot:
         names = {place.topic for place in observed.positions} & set(observed.topics)

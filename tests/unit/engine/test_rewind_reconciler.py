@@ -170,6 +170,21 @@ async def test_a_member_that_joins_at_the_last_moment_is_seen_by_kafka(here: Rew
     assert here.kafka.moves == 1
 
 
+async def test_what_it_has_done_is_seen_though_members_came_back_at_once(here: RewindStage) -> None:
+    here.apply(wait=3600)
+    await here.stage.reconcile()
+    here.kafka.members = (MEMBER,)
+    await here.stage.reconcile()
+    assert here.phase == "Pending"
+    here.kafka.members = ()
+    await here.until("Planned")
+    here.kafka.left = 1  # the snapshot, then the move
+    await here.stage.error()
+    here.kafka.left, here.kafka.members = None, (MEMBER,)
+    here.stage.restart()
+    await here.until("Completed")
+
+
 async def test_a_group_that_moves_without_members_is_not_fought_with(here: RewindStage) -> None:
     here.apply()
     await here.stage.reconcile()
