@@ -158,6 +158,11 @@ class RewindStage:
                 return
         raise AssertionError(f"no {phase}: {self.stage.status}")
 
+    async def completed(self, **spec: Any) -> None:
+        """Apply it, and see it done."""
+        self.apply(**spec)
+        await self.until("Completed")
+
 
 def rewind_stage(monkeypatch: pytest.MonkeyPatch) -> RewindStage:
     """Everything in its place."""
