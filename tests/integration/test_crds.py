@@ -292,6 +292,38 @@ def test_what_an_external_cluster_can_have_is_let_in(api: Api) -> None:
     api.create("MessagingCluster", "plain-over-tls", {"external": secure, **more})
 
 
+REWIND: dict[str, Any] = {"clusterRef": REF, "mode": "Rewind", "rewind": {"group": "billing", "to": {"at": "Earliest"}}}
+REFUSED_REWINDS: list[tuple[str, Any, str]] = [
+    ("mode", "Copy", "mode Copy needs source and target"),
+    ("rewind", None, "mode Rewind needs rewind"),
+    ("source", {"topic": "orders"}, "nothing is copied; leave them out"),
+    ("ordering", "AcceptReordering", "nothing is copied; leave them out"),
+    ("parallelism", 2, "nothing is copied; leave them out"),
+    ("backoffLimit", 1, "nothing is copied; leave them out"),
+    ("rewind.group", "sluice-replay-0123456789ab", "Sluice keeps such groups for itself"),
+    ("rewind.to.shift", -5, "say exactly one of offset, time, at, shift and snapshot"),
+    ("rewind.to", {}, "say exactly one of offset, time, at, shift and snapshot"),
+    ("rewind.to.at", "Now", "Unsupported value"),
+    ("rewind.topics", [{"topic": "a"}, {"topic": "a", "partitions": [1]}], "Duplicate value"),
+]
+
+
+@pytest.mark.parametrize(("path", "value", "sentence"), REFUSED_REWINDS)
+def test_what_a_rewind_cannot_be_is_refused(api: Api, path: str, value: Any, sentence: str) -> None:
+    with pytest.raises(RefusedError) as refusal:
+        api.create("ReplayJob", "bad", changed(REWIND, path, value))
+    assert sentence in str(refusal.value)
+
+
+def test_a_rewind_cannot_be_changed_once_made_but_for_what_steers_its_run(api: Api) -> None:
+    body = api.create("ReplayJob", "rewind", REWIND, dry_run=False)
+    for path, value in (("rewind.group", "another"), ("rewind.to", {"offset": 5}), ("rewind.topics", [{"topic": "a"}])):
+        with pytest.raises(RefusedError, match="a replay can't be changed once made"):
+            api.update(body, changed(body["spec"], path, value))
+    api.update(body, changed(body["spec"], "ttlSecondsAfterFinished", 60))
+    api.delete(body)
+
+
 NAMES: list[tuple[str, str, str]] = [
     ("Topic", "a" * 250, "say spec.topicName"),
     ("User", "sluice-operator", "metadata.name can't start with sluice-"),

@@ -4,19 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncIterator
 from pathlib import Path
-from typing import Any
 
 import pytest
-from confluent_kafka import Consumer, Producer
+from confluent_kafka import Consumer
 from confluent_kafka import TopicPartition as ConfluentPartition
 
 from sluice.api.base import Reason
 from sluice.engine.errors import UserError
 from sluice.kube.errors import KubeError
-from sluice.plan.observed import NewTopic, TopicPartition
+from sluice.plan.observed import TopicPartition
+from tests.integration.support.groups import committed, member, produce, topic, visible
 from tests.integration.support.world import World, eventually, world
 from tests.support.kafka import KafkaCluster
 
@@ -30,34 +29,6 @@ async def here(kubeconfig: Path, kafka: KafkaCluster) -> AsyncIterator[World]:
         yield made
 
 
-async def topic(here: World, name: str, partitions: int = 2) -> None:
-    """A topic that keeps old records, and that every broker knows."""
-    await here.admin.create_topics([NewTopic(name, partitions, 1, (("retention.ms", "-1"),))])
-    await visible(here, name, partitions)
-
-
-async def visible(here: World, name: str, partitions: int) -> None:
-    end = time.monotonic() + 20
-    while True:
-        found = (await here.admin.describe_topics([name])).get(name)
-        if found and len(found.partitions) == partitions and all(part.leader is not None for part in found.partitions):
-            return
-        assert time.monotonic() < end
-        await asyncio.sleep(0.05)
-
-
-def produce(kafka: KafkaCluster, name: str, count: int, at_ms: int, partition: int = 0, **config: Any) -> None:
-    producer = Producer({"bootstrap.servers": kafka.bootstrap, "linger.ms": 0, **config})
-    if "transactional.id" in config:
-        producer.init_transactions()
-        producer.begin_transaction()
-    for number in range(count):
-        producer.produce(name, b"value", b"key", partition=partition, timestamp=at_ms + number)
-        producer.flush(20)  # one batch each, so that times are exact
-    if "transactional.id" in config:
-        producer.commit_transaction()
-
-
 def metric(here: World, name: str, topic: str, partition: int) -> float | None:
     for family in here.metrics.registry.collect():
         for sample in family.samples:
@@ -69,27 +40,6 @@ def metric(here: World, name: str, topic: str, partition: int) -> float | None:
             ):
                 return sample.value
     return None
-
-
-async def committed(here: World, group: str) -> dict[TopicPartition, int]:
-    return (await here.admin.list_group_offsets({group: None}))[group]
-
-
-@contextmanager
-def member(kafka: KafkaCluster, group: str, name: str, **config: Any) -> Iterator[Consumer]:
-    """A member that consumes nothing and commits nothing."""
-    consumer = Consumer(
-        {"bootstrap.servers": kafka.bootstrap, "group.id": group, "enable.auto.commit": False, **config}
-    )
-    consumer.subscribe([name])
-    end = time.monotonic() + 20
-    while not consumer.assignment():
-        consumer.poll(0.1)
-        assert time.monotonic() < end
-    try:
-        yield consumer
-    finally:
-        consumer.close()
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,7 @@ import datetime
 from enum import StrEnum
 from typing import Annotated, Any, Final, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from pydantic.alias_generators import to_camel
 from pydantic.config import JsonDict
 
@@ -29,6 +29,14 @@ class Model(BaseModel):
     def manifest(self) -> dict[str, Any]:
         """This part as it stands in YAML: camelCase, JSON types, unset optionals left out."""
         return self.model_dump(mode="json", by_alias=True, exclude_none=True)
+
+
+def problems(error: ValidationError) -> list[str]:
+    """What is wrong with a spec, field by field."""
+    return [
+        f"{'.'.join(map(str, ('spec', *found['loc'])))}: {found['msg'].removeprefix('Value error, ')}"
+        for found in error.errors()
+    ]
 
 
 def cel(rule: str, message: str, *, field_path: str | None = None) -> JsonDict:
@@ -163,6 +171,8 @@ class Reason(StrEnum):
     DEADLINE_EXCEEDED = "DeadlineExceeded"
     POSITION_LOST = "PositionLost"
     RANGE_LOST = "RangeLost"
+    GROUP_ACTIVE = "GroupActive"
+    UNDONE = "Undone"
 
 
 class Condition(Model):

@@ -110,6 +110,7 @@ COLUMNS: Final[Mapping[str, tuple[Schema, ...]]] = {
         _column("Phase", ".status.phase"),
         _column("Percent", ".status.progress.percent", "integer"),
         _column("Records", ".status.progress.records", "integer"),
+        _column("Group", ".spec.rewind.group", wide=True),
     ),
     "User": (
         _CLUSTER_COLUMN,

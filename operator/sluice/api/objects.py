@@ -9,7 +9,7 @@ from typing import Any, Final, Generic, NamedTuple, TypeVar
 
 from pydantic import ValidationError
 
-from sluice.api.base import API_VERSION, PAUSED_ANNOTATION, ClusterReference, Model, Status
+from sluice.api.base import API_VERSION, PAUSED_ANNOTATION, ClusterReference, Model, Status, problems
 from sluice.api.cluster import MessagingClusterSpec, MessagingClusterStatus
 from sluice.api.group import ConsumerGroupSpec, ConsumerGroupStatus
 from sluice.api.replay import ReplayJobSpec, ReplayJobStatus
@@ -131,8 +131,7 @@ def parse(body: Mapping[str, Any]) -> Resource[Any, Any]:
     try:
         spec = kind.spec.model_validate(body.get("spec", {}))
     except ValidationError as error:
-        problems = "; ".join(f"spec.{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors())
-        raise InvalidSpecError(problems) from error
+        raise InvalidSpecError("; ".join(problems(error))) from error
     try:
         status = kind.status.model_validate(body.get("status") or {})
     except ValidationError:

@@ -3,14 +3,21 @@
 from __future__ import annotations
 
 from enum import StrEnum
-from typing import Annotated, Final
+from typing import Annotated, Final, TypeVar
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from sluice.api.base import ClusterReference, Model, Status, Timestamp, cel, rules, worded
+from sluice.api.replay_rewind import Rewind, RewindStatus
 from sluice.api.topic import NOT_A_TOPIC_NAME, TOPIC_NAME
 
 _ONE_BOUND = "[has(self.offset), has(self.time), has(self.at)].filter(x, x).size() == 1"
+COPY_NEEDS: Final = "mode Copy needs source and target, and has no rewind: say them, or mode: Rewind"
+REWIND_NEEDS: Final = (
+    "mode Rewind needs rewind, and has no source, target, ordering, parallelism and backoffLimit: nothing is copied;"
+    " leave them out"
+)
+Part = TypeVar("Part", bound=Model)
 RESERVED_TOPICS: Final = ("__", "sluice-")
 """How names of topics start that are Kafka's or Sluice's own. Nothing is replayed into them: the ledger is one."""
 
@@ -114,23 +121,45 @@ class Target(Model):
     )
 
 
+class Mode(StrEnum):
+    """What a replay does."""
+
+    COPY = "Copy"
+    REWIND = "Rewind"
+
+
 class ReplayJobSpec(Model):
     """One replay. It can't be changed once made, but for what steers its run."""
 
     model_config = rules(
         cel(
-            "self.source == oldSelf.source && self.target == oldSelf.target && self.clusterRef == oldSelf.clusterRef && self.ordering == oldSelf.ordering && self.dryRun == oldSelf.dryRun && self.parallelism == oldSelf.parallelism && has(self.runId) == has(oldSelf.runId) && (!has(self.runId) || self.runId == oldSelf.runId)",
+            "self.mode == oldSelf.mode && has(self.source) == has(oldSelf.source) && has(self.target) == has(oldSelf.target) && has(self.rewind) == has(oldSelf.rewind) && (!has(self.source) || self.source == oldSelf.source) && (!has(self.target) || self.target == oldSelf.target) && (!has(self.rewind) || self.rewind == oldSelf.rewind) && self.clusterRef == oldSelf.clusterRef && self.ordering == oldSelf.ordering && self.dryRun == oldSelf.dryRun && self.parallelism == oldSelf.parallelism && has(self.runId) == has(oldSelf.runId) && (!has(self.runId) || self.runId == oldSelf.runId)",
             "a replay can't be changed once made: delete it, or make another ReplayJob",
         ),
         cel(
-            "self.source.topic != self.target.topic",
+            "self.mode != 'Copy' || (has(self.source) && has(self.target) && !has(self.rewind))",
+            COPY_NEEDS,
+        ),
+        cel(
+            "self.mode != 'Rewind' || (has(self.rewind) && !has(self.source) && !has(self.target) && self.ordering == 'Refuse' && self.parallelism == 1 && self.backoffLimit == 6)",
+            REWIND_NEEDS,
+        ),
+        cel(
+            "!has(self.source) || !has(self.target) || self.source.topic != self.target.topic",
             "a topic can't be copied onto itself: every record would come twice; choose another target",
         ),
     )
 
     cluster_ref: ClusterReference = Field(description="The cluster with source and target.")
-    source: Source = Field(description="What is replayed.")
-    target: Target = Field(description="Where it goes.")
+    mode: Mode = Field(
+        default=Mode.COPY,
+        description="`Copy`: records of `source` go to `target`. `Rewind`: the positions of a consumer group are moved, as `rewind` says.",
+    )
+    source_: Source | None = Field(alias="source", default=None, description="With `mode: Copy`: what is replayed.")
+    target_: Target | None = Field(alias="target", default=None, description="With `mode: Copy`: where it goes.")
+    rewind_: Rewind | None = Field(
+        alias="rewind", default=None, description="With `mode: Rewind`: whose positions are moved, and where to."
+    )
     ordering: Ordering = Field(
         default=Ordering.REFUSE,
         description="A replay into a compacted topic, or one with live writers, puts old values after newer ones: refused unless `AcceptReordering`.",
@@ -152,6 +181,38 @@ class ReplayJobSpec(Model):
     ttl_seconds_after_finished: int | None = Field(
         default=None, ge=0, description="Seconds after which the finished object is deleted; kept unless said."
     )
+
+    @model_validator(mode="after")
+    def _fits_its_mode(self) -> ReplayJobSpec:
+        copies = self.source_ is not None and self.target_ is not None and self.rewind_ is None
+        unused = (self.ordering, self.parallelism, self.backoff_limit) == (Ordering.REFUSE, 1, 6)
+        rewinds = self.rewind_ is not None and self.source_ is None and self.target_ is None and unused
+        if self.mode is Mode.COPY and not copies:
+            raise ValueError(COPY_NEEDS)
+        if self.mode is Mode.REWIND and not rewinds:
+            raise ValueError(REWIND_NEEDS)
+        return self
+
+    @property
+    def source(self) -> Source:
+        """What a Copy copies; only for those who know that it is one."""
+        return _there(self.source_)
+
+    @property
+    def target(self) -> Target:
+        """Where a Copy goes; only for those who know that it is one."""
+        return _there(self.target_)
+
+    @property
+    def rewind(self) -> Rewind:
+        """What a Rewind moves; only for those who know that it is one."""
+        return _there(self.rewind_)
+
+
+def _there(part: Part | None) -> Part:
+    if part is None:
+        raise LookupError("it is a ReplayJob of another mode")
+    return part
 
 
 class PartitionRange(Model):
@@ -205,6 +266,7 @@ class ReplayPhase(StrEnum):
     FAILED = "Failed"
     CANCELLED = "Cancelled"
     REFUSED = "Refused"
+    UNDONE = "Undone"
 
 
 ENDED: Final = frozenset(
@@ -214,9 +276,10 @@ ENDED: Final = frozenset(
         ReplayPhase.FAILED,
         ReplayPhase.CANCELLED,
         ReplayPhase.REFUSED,
+        ReplayPhase.UNDONE,
     }
 )
-"""Phases that nothing follows."""
+"""Phases that nothing follows by itself; a completed Rewind may still be undone."""
 
 
 class Wanted(StrEnum):
@@ -225,10 +288,11 @@ class Wanted(StrEnum):
     RUN = "Run"
     SUSPEND = "Suspend"
     CANCEL = "Cancel"
+    UNDO = "Undo"
 
 
 class ReplayControl(Model):
-    """What people asked for by `sluice.dev/suspend`, `sluice.dev/resume` and `sluice.dev/cancel`."""
+    """What people asked for by `sluice.dev/suspend`, `sluice.dev/resume`, `sluice.dev/cancel` and `sluice.dev/undo`."""
 
     wanted: Wanted = Field(description="What is wanted of the replay since.")
     handled: list[str] = Field(
@@ -267,11 +331,19 @@ class ReplayJobStatus(Status):
     """What became of a replay."""
 
     phase: ReplayPhase | None = Field(default=None, description="Where the replay stands.")
-    plan: ReplayPlan | None = Field(default=None, description="The frozen plan.")
+    plan: ReplayPlan | None = Field(default=None, description="The frozen plan of a Copy.")
+    rewind: RewindStatus | None = Field(default=None, description="The plan of a Rewind.")
     progress: ReplayProgress | None = Field(default=None, description="How far it is.")
     control: ReplayControl | None = Field(default=None, description="What was asked for while it ran.")
     approval: ReplayApproval | None = Field(default=None, description="What let it begin, if it needed approval.")
     start_time: Timestamp | None = Field(
-        default=None, description="When the workers were started, or resumed; `activeDeadlineSeconds` counts from here."
+        default=None,
+        description="When the workers were started, or a Rewind began to wait for its group, or either was resumed; `activeDeadlineSeconds` counts from here.",
     )
     completion_time: Timestamp | None = Field(default=None, description="When it ended, either way.")
+
+    @property
+    def plan_hash(self) -> str | None:
+        """Hash of the plan, whatever the mode."""
+        found = self.plan or self.rewind
+        return found.hash if found else None

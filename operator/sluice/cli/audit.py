@@ -22,6 +22,7 @@ from rich.text import Text
 
 from sluice.api.base import API_VERSION
 from sluice.api.objects import ReplayJob, parse
+from sluice.api.replay import Mode
 from sluice.cli.access import current_namespace, kubernetes, one
 from sluice.cli.replay import sentence
 from sluice.kafka.admin import KafkaAdmin
@@ -125,6 +126,9 @@ def entry_of(fact: Fact) -> Entry:
     at = fact.get("approvedAt") or fact.get("brokenAt") or fact.get("at")
     who = fact.get("by") or fact.get("requestedBy") or "somebody (who isn't known)"
     match what:
+        case "Planned" if "rewind" in fact:
+            group, moved = fact["rewind"].get("group"), len(fact.get("positions") or ())
+            text = f"{who} asked for a Rewind of group {group}: {moved:,} positions are to be moved"
         case "Planned":
             topics = f"{_topic(fact, 'source')} to {_topic(fact, 'target')}"
             parts = len(fact.get("partitions") or ())
@@ -135,7 +139,7 @@ def entry_of(fact: Fact) -> Entry:
             text = f"{who} broke the glass: {fact.get('reason')}"
         case "Started":
             text = _started(fact.get("approval"))
-        case "Suspend" | "Resume" | "Cancel":
+        case "Suspend" | "Resume" | "Cancel" | "Undo":
             text = f"somebody asked for it, by the token {fact.get('token')}"
         case _:
             counted = f"{fact['records']:,} records, {fact.get('bytes', 0):,} bytes" if "records" in fact else ""
@@ -150,6 +154,9 @@ def timeline(job: ReplayJob, events: Sequence[Mapping[str, Any]]) -> list[Entry]
     if status.plan is not None:
         text = f"plan {status.plan.hash}: {status.plan.offsets:,} offsets of {len(status.plan.partitions)} partitions"
         found.append(Entry(_utc(status.plan.planned_at), "Planned", text))
+    if status.rewind is not None:
+        text = f"plan {status.rewind.hash}: {status.rewind.moved:,} positions of group {job.spec.rewind.group}"
+        found.append(Entry(_utc(status.rewind.planned_at), "Planned", text))
     if status.approval is not None:
         found += [
             Entry(one.at, "Approved", f"{one.user} approved plan {status.approval.plan_hash}")
@@ -177,11 +184,12 @@ async def _report(name: str, reader: Reader, namespace: str, context: str | None
             entries = timeline(job, await _events(kube, job))
     console = Console(soft_wrap=True)
     if job is not None:
-        source, target = job.spec.source.topic, job.spec.target.topic
+        if job.spec.mode is Mode.REWIND:
+            what = f"Rewind of group {job.spec.rewind.group}"
+        else:
+            what = f"{job.spec.source.topic} to {job.spec.target.topic}"
         phase = job.status.phase.value if job.status.phase else "Pending"
-        console.print(
-            f"{namespace}/{name}: {source} to {target}, {phase} ({sentence(job)})", highlight=False, markup=False
-        )
+        console.print(f"{namespace}/{name}: {what}, {phase} ({sentence(job)})", highlight=False, markup=False)
     elif entries:
         console.print(f"{namespace}/{name}: its object is gone", highlight=False)
     else:
@@ -239,9 +247,9 @@ async def _events(kube: Kube, job: ReplayJob) -> list[dict[str, Any]]:
 
 def _started(approval: Mapping[str, Any] | None) -> str:
     if approval is None:
-        return "records begin to move; it needed no approval"
+        return "it begins; it needed no approval"
     users = ", ".join(one["user"] for one in approval.get("approvers") or ()) or "nobody"
-    text = f"records begin to move; approved by {users}, of {approval.get('needed')} that it needs"
+    text = f"it begins; approved by {users}, of {approval.get('needed')} that it needs"
     return f"{text}; THE GLASS WAS BROKEN" if approval.get("brokenGlass") else text
 
 

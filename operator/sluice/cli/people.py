@@ -18,9 +18,20 @@ Context = Annotated[str | None, typer.Option("--context", help="Context of the k
 Everywhere = Annotated[bool, typer.Option("--all-namespaces", "-A", help="All namespaces.")]
 Job = Annotated[str, typer.Argument(metavar="JOB", help="Name of the ReplayJob.")]
 Start = Annotated[
-    str, typer.Option("--from", help="Where it starts, inclusive: Earliest, an offset, or a time (RFC 3339).")
+    str | None,
+    typer.Option(
+        "--from", help="Where it starts, inclusive: Earliest, an offset, or a time (RFC 3339).", show_default="Earliest"
+    ),
 ]
-End = Annotated[str, typer.Option("--to", help="Where it ends, exclusive: Latest, an offset, or a time (RFC 3339).")]
+End = Annotated[
+    str | None,
+    typer.Option(
+        "--to",
+        help="Where it ends, exclusive: Latest, an offset, or a time (RFC 3339). With --rewind where the group goes:"
+        " also Earliest, +N or -N offsets from where it is, or snapshot:NAME.",
+        show_default="Latest",
+    ),
+]
 AuditUser = Annotated[
     str | None, typer.Option("--user", metavar="[NAMESPACE/]NAME", help="The User who reads the audit; it needs Read.")
 ]
@@ -42,7 +53,7 @@ def register(app: typer.Typer) -> None:
     app.command()(status)
     app.command()(audit)
     replay = typer.Typer(no_args_is_help=True, help="Make replays, follow them, and say whether they go on.")
-    for command in (create, plan, approve, watch, suspend, resume, cancel, report):
+    for command in (create, plan, approve, watch, suspend, resume, cancel, undo, report):
         replay.command()(command)
     app.add_typer(replay, name="replay")
 
@@ -82,7 +93,7 @@ def report(
 
 
 def plan(job: Job, namespace: Namespace = None, context: Context = None) -> None:
-    """Show what a replay moves: the range of each partition, frozen before anything moved."""
+    """Show what a replay moves: the range of each partition, or the way of each position, frozen before it moves."""
     from sluice.cli.replay import run_plan
 
     raise typer.Exit(run_plan(job, namespace, context))
@@ -98,10 +109,19 @@ def watch(job: Job, namespace: Namespace = None, context: Context = None) -> Non
 def create(
     job: Job,
     cluster: Annotated[str, typer.Option(help="The MessagingCluster: NAME, or NAMESPACE/NAME.")],
-    source: Annotated[str, typer.Option(help="Topic that is read.")],
-    target: Annotated[str, typer.Option(help="Topic that is written.")],
-    start: Start = "Earliest",
-    end: End = "Latest",
+    source: Annotated[str | None, typer.Option(help="Topic that is read.")] = None,
+    target: Annotated[str | None, typer.Option(help="Topic that is written.")] = None,
+    start: Start = None,
+    end: End = None,
+    rewind: Annotated[
+        str | None, typer.Option(metavar="GROUP", help="Copy nothing: move the positions of this consumer group.")
+    ] = None,
+    topic: Annotated[
+        list[str] | None, typer.Option(help="With --rewind: only in this topic; may be said again.")
+    ] = None,
+    wait: Annotated[
+        int | None, typer.Option(min=0, help="With --rewind: seconds to wait for the group to have no members.")
+    ] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Plan only: nothing moves.")] = False,
     accept_reordering: Annotated[
         bool, typer.Option("--accept-reordering", help="Old values may come after newer ones in the target.")
@@ -117,7 +137,21 @@ def create(
     """Make a replay, or with -o yaml print its manifest, to be kept in Git."""
     from sluice.cli.replay_acts import Request, run_create
 
-    request = Request(job, cluster, source, target, start, end, dry_run, run_id, parallelism, accept_reordering)
+    request = Request(
+        job,
+        cluster,
+        source,
+        target,
+        start,
+        end,
+        dry_run,
+        run_id,
+        parallelism,
+        accept_reordering,
+        rewind,
+        tuple(topic or ()),
+        wait,
+    )
     raise typer.Exit(run_create(request, output.value if output else None, namespace, context))
 
 
@@ -150,6 +184,11 @@ def resume(job: Job, namespace: Namespace = None, context: Context = None) -> No
 def cancel(job: Job, namespace: Namespace = None, context: Context = None) -> None:
     """Give a replay up, for good: applied again it isn't begun again. What was copied stays in the target."""
     _act("cancel", job, namespace, context)
+
+
+def undo(job: Job, namespace: Namespace = None, context: Context = None) -> None:
+    """Put a group back to where it was before a completed Rewind; once, and only while it has no members."""
+    _act("undo", job, namespace, context)
 
 
 def _act(act: str, job: str, namespace: str | None, context: str | None) -> None:

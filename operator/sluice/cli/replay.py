@@ -11,7 +11,8 @@ from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedCo
 from rich.table import Table
 
 from sluice.api.objects import ReplayJob
-from sluice.api.replay import ENDED, ReplayPhase, ReplayPlan
+from sluice.api.replay import ENDED, Mode, ReplayPhase, ReplayPlan
+from sluice.api.replay_rewind import RewindStatus
 from sluice.cli.access import current_namespace, kubernetes, one
 
 _EVERY: Final = 1.0
@@ -29,6 +30,11 @@ def run_plan(name: str, namespace: str | None, context: str | None) -> int:
     """Show a replay's plan; the exit code says whether there is one."""
     found = asyncio.run(_read(name, namespace or current_namespace(context), context))
     console = Console()
+    if found.status.rewind is not None:
+        for line in rewind_lines(found.spec.rewind.group, found.status.rewind):
+            console.print(line, highlight=False)
+        console.print(rewind_table(found.status.rewind))
+        return 0
     if found.status.plan is None:
         console.print(f"{name} has no plan yet: {sentence(found)}", highlight=False)
         return 1
@@ -59,6 +65,8 @@ def ending(job: ReplayJob) -> str:
     """How it ended, in a line."""
     status = job.status
     text = f"{job.name}: {status.phase.value if status.phase else 'Pending'}"
+    if job.spec.mode is Mode.REWIND:
+        return f"{text} ({sentence(job)})"
     if status.progress is not None:
         text += f", {status.progress.records:,} records, {status.progress.bytes:,} bytes"
     if status.start_time and status.completion_time:
@@ -90,6 +98,35 @@ def plan_table(found: ReplayPlan) -> Table:
             f"{partition.end:,}",
             f"{partition.end - partition.start:,}",
             str(partition.shard),
+        )
+    return table
+
+
+def rewind_lines(group: str, found: RewindStatus) -> Iterator[str]:
+    """The plan of a Rewind in sentences."""
+    yield f"group {group}, planned {found.planned_at:%Y-%m-%d %H:%M:%S %Z} (plan {found.hash})"
+    yield f"{found.moved:,} positions move: {found.backward:,} offsets back, {found.forward:,} offsets ahead"
+    if found.moved > len(found.positions):
+        yield f"shown are the {len(found.positions):,} with the longest ways"
+    if found.snapshot:
+        yield f"where it was is kept as snapshot:{found.snapshot}"
+    for warning in found.warnings:
+        yield f"warning: {warning}"
+
+
+def rewind_table(found: RewindStatus) -> Table:
+    """The way of each position."""
+    table = Table("TOPIC", "PARTITION", "FROM", "TO", "OFFSETS", box=None)
+    for column in table.columns[1:]:
+        column.justify = "right"
+    for way in found.positions:
+        before = way.from_
+        table.add_row(
+            way.topic,
+            str(way.partition),
+            "none" if before is None else f"{before:,}",
+            f"{way.to:,}",
+            "" if before is None else f"{way.to - before:+,}",
         )
     return table
 

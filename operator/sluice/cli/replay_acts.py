@@ -1,4 +1,4 @@
-"""What ``sluice replay`` asks for: another replay, or that one begins, rests, goes on, or is given up.
+"""What ``sluice replay`` asks for: another replay, or that one begins, rests, goes on, is given up, or is undone.
 
 An act is an annotation with a new token, under a field manager of its own: what a GitOps tool applies doesn't take it
 back. It is merged rather than applied: to apply one of them would take the others away.
@@ -19,18 +19,21 @@ import typer
 import yaml
 from pydantic import ValidationError
 
-from sluice.api.base import API_VERSION
+from sluice.api.base import API_VERSION, problems
 from sluice.api.objects import ReplayJob
-from sluice.api.replay import ENDED, ReplayJobSpec, ReplayPhase
+from sluice.api.replay import ENDED, Mode, ReplayJobSpec, ReplayPhase
 from sluice.cli.access import current_namespace, kubernetes, one
 from sluice.plan.replay_approval import Verb
 from sluice.plan.replay_control import Act, token
 
 KIND: Final = "ReplayJob"
+SNAPSHOT: Final = "snapshot:"
+"""What stands before the name of a snapshot, which may look like anything."""
 _ASKED: Final = {
     Act.SUSPEND: "its workers stop, and its positions are kept; kubectl sluice replay resume {name} lets it go on",
     Act.RESUME: "its workers go on from their committed positions",
     Act.CANCEL: "its workers stop for good; what was copied stays in the target",
+    Act.UNDO: "the group goes back to where it was; kubectl get replayjob {name} --watch shows when it is Undone",
 }
 
 
@@ -40,14 +43,17 @@ class Request:
 
     name: str
     cluster: str
-    source: str
-    target: str
-    start: str
-    end: str
+    source: str | None
+    target: str | None
+    start: str | None
+    end: str | None
     dry_run: bool = False
     run_id: str | None = None
     parallelism: int | None = None
     accept_reordering: bool = False
+    rewind: str | None = None
+    topics: tuple[str, ...] = ()
+    wait_seconds: int | None = None
 
 
 def run_act(act: Act, name: str, namespace: str | None, context: str | None) -> int:
@@ -90,11 +96,9 @@ def manifest(request: Request) -> dict[str, Any]:
     if len(cluster) > 2 or not all(cluster):
         raise ValueError(f"--cluster {request.cluster} is neither NAME nor NAMESPACE/NAME")
     reference = {"name": cluster[-1], **({"namespace": cluster[0]} if len(cluster) == 2 else {})}
-    chosen = {"from": bound("--from", request.start, "Earliest"), "to": bound("--to", request.end, "Latest")}
     spec: dict[str, Any] = {
         "clusterRef": reference,
-        "source": {"topic": request.source, "range": chosen},
-        "target": {"topic": request.target},
+        **(_copy(request) if request.rewind is None else _rewind(request, request.rewind)),
     }
     if request.accept_reordering:
         spec["ordering"] = "AcceptReordering"
@@ -107,9 +111,47 @@ def manifest(request: Request) -> dict[str, Any]:
     try:
         ReplayJobSpec.model_validate(spec)
     except ValidationError as error:
-        problems = (f"spec.{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors())
-        raise ValueError(f"such a replay can't be: {'; '.join(problems)}") from error
+        raise ValueError(f"such a replay can't be: {'; '.join(problems(error))}") from error
     return {"apiVersion": API_VERSION, "kind": KIND, "metadata": {"name": request.name}, "spec": spec}
+
+
+def _copy(request: Request) -> dict[str, Any]:
+    if request.source is None or request.target is None:
+        raise ValueError("say --source and --target, or --rewind GROUP and --to")
+    if request.topics or request.wait_seconds is not None:
+        raise ValueError("--topic and --wait are for --rewind: leave them out")
+    start = bound("--from", request.start or "Earliest", "Earliest")
+    end = bound("--to", request.end or "Latest", "Latest")
+    return {
+        "source": {"topic": request.source, "range": {"from": start, "to": end}},
+        "target": {"topic": request.target},
+    }
+
+
+def _rewind(request: Request, group: str) -> dict[str, Any]:
+    if request.source is not None or request.target is not None or request.start is not None:
+        raise ValueError("with --rewind nothing is copied: leave out --source, --target and --from")
+    if request.end is None:
+        raise ValueError("say by --to where the group goes: Earliest, Latest, an offset, a time, +N, -N, snapshot:NAME")
+    rewind: dict[str, Any] = {"group": group, "to": goal(request.end)}
+    if request.topics:
+        rewind["topics"] = [{"topic": name} for name in request.topics]
+    if request.wait_seconds is not None:
+        rewind["waitForInactiveSeconds"] = request.wait_seconds
+    return {"mode": "Rewind", "rewind": rewind}
+
+
+def goal(text: str) -> Mapping[str, Any]:
+    """Where a group goes: Earliest, Latest, an offset, a time, so many offsets on or back, or a snapshot's name.
+
+    Raises:
+        ValueError: it is none of these.
+    """
+    if text[:1] in ("+", "-") and text[1:].isascii() and text[1:].isdigit():
+        return {"shift": int(text)}
+    if text.startswith(SNAPSHOT):
+        return {"snapshot": text.removeprefix(SNAPSHOT)}
+    return bound("--to", text, "Earliest" if text.lower() == "earliest" else "Latest")
 
 
 def bound(flag: str, text: str, named: str) -> Mapping[str, Any]:
@@ -141,7 +183,7 @@ async def _create(body: Mapping[str, Any], context: str | None) -> None:
 async def _approve(name: str, reason: str | None, plan: str | None, namespace: str, context: str | None) -> int:
     async with kubernetes(context) as kube:
         job: ReplayJob = await one(kube, KIND, namespace, name)
-        found = job.status.plan.hash if job.status.plan else None
+        found = job.status.plan_hash
         if (refusal := unapprovable(job, plan)) is not None:
             typer.echo(refusal, err=True)
             return 1
@@ -174,7 +216,14 @@ async def _ask(act: Act, name: str, namespace: str, context: str | None) -> int:
 
 def useless(act: Act, job: ReplayJob) -> str | None:
     """Why an act would come to nothing, if it would."""
-    return _over(job, act.value)
+    if act is not Act.UNDO or job.deleting:
+        return _over(job, act.value)
+    if job.spec.mode is not Mode.REWIND:
+        return f"{job.name} copies records, which can't be undone: only a Rewind can"
+    phase = job.status.phase
+    if phase not in (ReplayPhase.COMPLETED, ReplayPhase.ALREADY_COMPLETED):
+        return f"{job.name} isn't completed ({phase.value if phase else 'Pending'}), so there is nothing to undo"
+    return None
 
 
 def _over(job: ReplayJob, act: str) -> str | None:
@@ -192,10 +241,10 @@ def unapprovable(job: ReplayJob, plan: str | None) -> str | None:
     status = job.status
     if (refusal := _over(job, "approve")) is not None:
         return refusal
-    if status.plan is None:
+    if status.plan_hash is None:
         return f"{job.name} has no plan yet, so there is nothing to approve: kubectl sluice replay plan {job.name}"
-    if plan is not None and plan != status.plan.hash:
-        return f"the plan of {job.name} is {status.plan.hash}, and not {plan}: kubectl sluice replay plan {job.name}"
+    if plan is not None and plan != status.plan_hash:
+        return f"the plan of {job.name} is {status.plan_hash}, and not {plan}: kubectl sluice replay plan {job.name}"
     if status.phase not in (ReplayPhase.PLANNED, ReplayPhase.AWAITING_APPROVAL, ReplayPhase.SUSPENDED):
         return f"{job.name} has begun already, so there is nothing to approve"
     return None

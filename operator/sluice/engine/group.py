@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Mapping, Sequence
-from typing import Any, Final, Literal
+from typing import Final, Literal
 
 from sluice.api.base import Condition, ConditionType, Reason
 from sluice.api.group import ConsumerGroupStatus
@@ -16,11 +16,10 @@ from sluice.engine.errors import UserError, WaitingError
 from sluice.engine.group_lag import LagMemory
 from sluice.engine.reconciler import Context, Outcome
 from sluice.kafka.admin import KafkaAdmin
-from sluice.kafka.admin_groups import SHARE
 from sluice.kafka.errors import Answers, KafkaRefusedError
-from sluice.plan.group import StartPlan, group_id, initialized_topics, partitions_of, plan_start
+from sluice.plan.group import StartPlan, claimed_id, group_id, initialized_topics, partitions_of, plan_start
 from sluice.plan.lag import UNKNOWN, Ends, Lag, astray, judge
-from sluice.plan.observed import GroupDescription, TopicDescription, TopicPartition
+from sluice.plan.observed import SHARE, GroupDescription, TopicDescription, TopicPartition
 from sluice.plan.ownership import owners
 
 logger = logging.getLogger(__name__)
@@ -117,7 +116,7 @@ class ConsumerGroupReconciler:
                 if owner_of is None:
                     bodies = self._context.index.of_cluster(cluster.key, self.kind)
                     staying = [body for body in bodies if "deletionTimestamp" not in body["metadata"]]
-                    owner_of = owners(staying, cluster, _claimed_id)
+                    owner_of = owners(staying, cluster, claimed_id)
                 _check(group, owner_of.get(group_id(group), group.key))
                 admin = await self._context.clusters.connect(group.spec.cluster_ref, group.namespace)
                 admitted.append(group)
@@ -257,11 +256,6 @@ class ConsumerGroupReconciler:
             type_of_event: Literal["Normal", "Warning"] = "Normal" if verdict.within else "Warning"
             self._context.events.publish(group, type_of_event, verdict.reason, verdict.message)
         return [told]
-
-
-def _claimed_id(body: Mapping[str, Any]) -> str:
-    name: str = body["spec"].get("groupId") or body["metadata"]["name"]
-    return name
 
 
 def _check(group: ConsumerGroup, owner: Key) -> None:

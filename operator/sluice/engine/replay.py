@@ -13,7 +13,7 @@ from typing import Final
 
 from sluice.api.base import Reason
 from sluice.api.objects import Key, ReplayJob
-from sluice.api.replay import ENDED, ReplayPhase, ReplayPlan, Wanted
+from sluice.api.replay import ENDED, Mode, ReplayPhase, ReplayPlan, Wanted
 from sluice.engine import status as conditions
 from sluice.engine.batching import each
 from sluice.engine.finalizers import fresh, hold
@@ -24,7 +24,8 @@ from sluice.engine.replay_control import ReplayControl, positions_of
 from sluice.engine.replay_end import ReplayEnd, key_of, objects_of, run_of, shard_count
 from sluice.engine.replay_guard import ReplayGuard
 from sluice.engine.replay_observe import batch_limit, observe
-from sluice.engine.replay_status import ReplayReport
+from sluice.engine.replay_rewind import Rewinds
+from sluice.engine.replay_status import ReplayReport, plan_sentence
 from sluice.engine.replay_trail import ReplayTrail
 from sluice.kafka.admin import KafkaAdmin
 from sluice.manifests.metadata import decode
@@ -84,6 +85,7 @@ class ReplayJobReconciler:
         self._report = ReplayReport(context, self._trail)
         self._guard = ReplayGuard(context, self._report, self._trail)
         self._control = ReplayControl(context, self._report)
+        self._rewinds = Rewinds(context, self._end, self._trail)
         self._running: dict[Key, _Running] = {}
 
     def lane(self, key: Key) -> str:
@@ -102,6 +104,8 @@ class ReplayJobReconciler:
             if job is None:
                 self._trail.forget(key)
             return Outcome() if job is None else await self._end.leave(job)
+        if job.spec.mode is Mode.REWIND:
+            return await self._rewinds.reconcile(job)
         if job.status.phase in ENDED:
             self._running.pop(key, None)
             return await self._end.ended(job)
@@ -138,7 +142,9 @@ class ReplayJobReconciler:
                 return Outcome(requeue_after=0.0)
             if wish is Wanted.RUN:
                 if entry.state is LedgerState.PLANNED:
-                    job, waiting = await self._guard.begin(job, entry.plan)
+                    await self._trail.planned(job, entry.plan)
+                    planned = plan_sentence(job, entry.plan)
+                    job, waiting = await self._guard.begin(job, planned, [job.spec.target.topic], plan=entry.plan)
                     if waiting is not None:
                         return waiting
                 job, running = await self._prepare(job, admin, ledger, entry)
@@ -190,7 +196,7 @@ class ReplayJobReconciler:
         await hold(self._context, job)
         await fresh(self._context, job)
         if job.status.start_time is None:  # of an object that goes on with what another began, too
-            await self._trail.started(job, entry.plan)
+            await self._trail.started(job, entry.plan.hash)
         if entry.state is LedgerState.PLANNED:
             await commit_starts(admin, self._context.fence, run_of(job), starts(job, entry.plan))
             entry = replace(entry, state=LedgerState.STARTED)

@@ -40,7 +40,7 @@ class ReplayReport:
 
     async def planned(self, job: ReplayJob, plan: ReplayPlan) -> ReplayJob:
         """The range is frozen."""
-        sentence = _plan_sentence(job, plan)
+        sentence = plan_sentence(job, plan)
         if job.spec.dry_run:
             message = f"{sentence}; it is a dry run, so nothing moves"
             found = conditions.ready(job, self._now(), message, reason=Reason.PLANNED, own=[_planned(sentence)])
@@ -51,13 +51,13 @@ class ReplayReport:
         self.tell(job, Reason.PLANNED, "; ".join([sentence, *plan.warnings]), "Warning" if plan.warnings else "Normal")
         return await self._write(job, found, phase=ReplayPhase.PLANNED, plan=plan, **ended)
 
-    async def awaiting(self, job: ReplayJob, plan: ReplayPlan, message: str) -> None:
-        """It waits for people to approve its plan."""
-        own = [_planned(_plan_sentence(job, plan))]
+    async def awaiting(self, job: ReplayJob, planned: str, message: str, **plan: Any) -> None:
+        """It waits for people to approve its ``plan``, which is ``planned`` in words."""
+        own = [_planned(planned)]
         found = conditions.reconciling(job, self._now(), Reason.AWAITING_APPROVAL, message, own=own)
         if job.status.phase is not ReplayPhase.AWAITING_APPROVAL:
             self.tell(job, Reason.AWAITING_APPROVAL, message)
-        await self._write(job, found, phase=ReplayPhase.AWAITING_APPROVAL, plan=plan)
+        await self._write(job, found, phase=ReplayPhase.AWAITING_APPROVAL, **plan)
 
     async def approved(self, job: ReplayJob, approval: ReplayApproval) -> ReplayJob:
         """It has what it needs to begin, and keeps it, whatever becomes of the annotations."""
@@ -71,7 +71,7 @@ class ReplayReport:
     async def started(self, job: ReplayJob, plan: ReplayPlan) -> ReplayJob:
         """Workers may run now; the plan is the ledger's, whatever the status said."""
         message = f"records are being copied to {job.spec.target.topic}{_loudly(job)}"
-        own = [_planned(_plan_sentence(job, plan))]
+        own = [_planned(plan_sentence(job, plan))]
         found = conditions.reconciling(job, self._now(), Reason.RUNNING, message, own=own)
         # As with a Kubernetes Job: the deadline counts anew when it is resumed.
         begun = None if job.status.phase is ReplayPhase.SUSPENDED else job.status.start_time
@@ -99,7 +99,7 @@ class ReplayReport:
         message = (
             f"{_how_far(plan, measured)}, and waits for sluice.dev/resume (kubectl sluice replay resume {job.name})"
         )
-        own = [_planned(_plan_sentence(job, plan)), _holds(ConditionType.SUSPENDED, Reason.SUSPENDED, message)]
+        own = [_planned(plan_sentence(job, plan)), _holds(ConditionType.SUSPENDED, Reason.SUSPENDED, message)]
         ready = conditions.condition(ConditionType.READY, False, Reason.SUSPENDED, message)
         if job.status.phase is not ReplayPhase.SUSPENDED:
             self.tell(job, Reason.SUSPENDED, message)
@@ -112,7 +112,7 @@ class ReplayReport:
         """All of it is in the target."""
         self._measure(job, measured)
         message = f"{measured.records:,} records were copied to {job.spec.target.topic}, each once{_loudly(job)}"
-        own = [_planned(_plan_sentence(job, plan)), _holds(ConditionType.COMPLETE, Reason.COMPLETED, message)]
+        own = [_planned(plan_sentence(job, plan)), _holds(ConditionType.COMPLETE, Reason.COMPLETED, message)]
         found = conditions.ready(job, self._now(), message, reason=Reason.COMPLETED, own=own)
         self.tell(job, Reason.COMPLETED, message)
         await self._end(job, found, ReplayPhase.COMPLETED, plan=plan, progress=measured)
@@ -170,8 +170,8 @@ class ReplayReport:
 
     async def _end(self, job: ReplayJob, found: list[Condition], phase: ReplayPhase, **values: Any) -> None:
         self._written.pop(job.key, None)
-        plan = values.get("plan") or job.status.plan
-        await self._trail.ended(job, phase, found[0].message, plan, values.get("progress"))
+        plan = values.get("plan") or values.get("rewind")
+        await self._trail.ended(job, phase, found[0].message, plan.hash if plan else None, values.get("progress"))
         await self._write(job, found, phase=phase, completion_time=self._now(), **values)
 
     async def _write(self, job: ReplayJob, found: list[Condition], **values: Any) -> ReplayJob:
@@ -211,7 +211,7 @@ def _how_far(plan: ReplayPlan, measured: ReplayProgress | None) -> str:
     )
 
 
-def _plan_sentence(job: ReplayJob, plan: ReplayPlan) -> str:
+def plan_sentence(job: ReplayJob, plan: ReplayPlan) -> str:
     count = len(plan.partitions)
     return (
         f"{plan.offsets:,} offsets of {count} {'partition' if count == 1 else 'partitions'} of {job.spec.source.topic}"

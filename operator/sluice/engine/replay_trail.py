@@ -15,6 +15,7 @@ from sluice.kafka.errors import KafkaRefusedError
 from sluice.plan.replay import ledger_key, run_name
 from sluice.plan.replay_approval import REQUESTED_BY, approvals, broken_glass
 from sluice.plan.replay_control import Act
+from sluice.plan.rewind_model import RewindPlan
 from sluice.replay.audit import TOPIC as AUDIT
 from sluice.replay.audit import Audit, AuditRecord, Fact
 from sluice.replay.internal_topic import keep_others_out
@@ -22,13 +23,19 @@ from sluice.replay.ledger import TOPIC as LEDGER
 
 logger = logging.getLogger(__name__)
 
-_ASKED: Final = {Act.SUSPEND: Fact.SUSPEND, Act.RESUME: Fact.RESUME, Act.CANCEL: Fact.CANCEL}
+_ASKED: Final = {
+    Act.SUSPEND: Fact.SUSPEND,
+    Act.RESUME: Fact.RESUME,
+    Act.CANCEL: Fact.CANCEL,
+    Act.UNDO: Fact.UNDO,
+}
 _ENDS: Final = {
     ReplayPhase.COMPLETED: Fact.COMPLETED,
     ReplayPhase.ALREADY_COMPLETED: Fact.ALREADY_COMPLETED,
     ReplayPhase.FAILED: Fact.FAILED,
     ReplayPhase.REFUSED: Fact.REFUSED,
     ReplayPhase.CANCELLED: Fact.CANCELLED,
+    ReplayPhase.UNDONE: Fact.UNDONE,
 }
 
 
@@ -58,28 +65,34 @@ class ReplayTrail:
             "offsets": plan.offsets,
             "partitions": [[p.partition, p.start, p.end] for p in plan.partitions],
         }
-        await self._write(job, self._record(job, Fact.PLANNED, plan, detail))
+        await self._write(job, self._record(job, Fact.PLANNED, plan.hash, detail))
 
-    async def approvals(self, job: ReplayJob, plan: ReplayPlan) -> None:
+    async def rewind_planned(self, job: ReplayJob, plan: RewindPlan) -> None:
+        """Where positions go is frozen, or where they go back to."""
+        detail = {
+            "requestedBy": job.annotations.get(REQUESTED_BY, ""),
+            "rewind": job.spec.rewind.manifest(),
+            "positions": [[m.place.topic, m.place.partition, m.before, m.after] for m in plan.moved],
+        }
+        await self._write(job, self._record(job, Fact.PLANNED, plan.hash, detail))
+
+    async def approvals(self, job: ReplayJob, plan_hash: str) -> None:
         """Whoever has approved the plan, or broken the glass, by now."""
         found = [
-            self._record(job, Fact.APPROVED, plan, {"by": one.user, "approvedAt": one.at}, one.user)
+            self._record(job, Fact.APPROVED, plan_hash, {"by": one.user, "approvedAt": one.at}, one.user)
             for one in approvals(job.annotations)
-            if one.plan_hash == plan.hash
+            if one.plan_hash == plan_hash
         ]
         if (glass := broken_glass(job.annotations)) is not None:
             detail = {"by": glass.user, "reason": glass.reason, "brokenAt": glass.at}
-            found.append(self._record(job, Fact.GLASS_BROKEN, plan, detail, f"{glass.user} {glass.at}"))
+            found.append(self._record(job, Fact.GLASS_BROKEN, plan_hash, detail, f"{glass.user} {glass.at}"))
         await self._write(job, *found)
 
-    async def started(self, job: ReplayJob, plan: ReplayPlan) -> None:
-        """Records are about to move."""
-        approval = job.status.approval
-        detail = {"requestedBy": job.annotations.get(REQUESTED_BY, "")}
-        await self._write(
-            job,
-            self._record(job, Fact.STARTED, plan, {**detail, "approval": approval.manifest() if approval else None}),
-        )
+    async def started(self, job: ReplayJob, plan_hash: str) -> None:
+        """Records are about to be copied, or positions to be moved."""
+        approval = job.status.approval.manifest() if job.status.approval else None
+        detail = {"requestedBy": job.annotations.get(REQUESTED_BY, ""), "approval": approval}
+        await self._write(job, self._record(job, Fact.STARTED, plan_hash, detail))
 
     async def asked(self, job: ReplayJob) -> None:
         """Whatever people asked for while it was there, by the tokens that they wrote."""
@@ -87,7 +100,7 @@ class ReplayTrail:
         await self._write(
             job,
             *(
-                self._record(job, _ASKED[Act(known.partition(":")[0])], job.status.plan, {"token": known}, known)
+                self._record(job, _ASKED[Act(known.partition(":")[0])], "", {"token": known}, known)
                 for known in handled
             ),
         )
@@ -97,24 +110,27 @@ class ReplayTrail:
         job: ReplayJob,
         phase: ReplayPhase,
         message: str,
-        plan: ReplayPlan | None,
+        plan_hash: str | None,
         measured: ReplayProgress | None,
     ) -> None:
-        """It has come to an end, one way or the other."""
+        """It has come to an end, one way or the other; ``plan_hash`` unless it is the one in its status."""
         counts = {"records": measured.records, "bytes": measured.bytes} if measured else {}
-        await self._write(job, self._record(job, _ENDS[phase], plan, {**counts, "message": message}))
+        await self._write(
+            job,
+            self._record(job, _ENDS[phase], plan_hash or job.status.plan_hash or "", {**counts, "message": message}),
+        )
 
     async def deleted(self, job: ReplayJob) -> None:
         """The object goes before the replay has ended; it doesn't wait for a cluster that refuses."""
         measured = job.status.progress
         counts = {"records": measured.records, "bytes": measured.bytes} if measured else {}
         try:
-            await self._write(job, self._record(job, Fact.DELETED, job.status.plan, counts))
+            await self._write(job, self._record(job, Fact.DELETED, job.status.plan_hash or "", counts))
         except KafkaRefusedError as error:
             logger.warning("%s is deleted, which the audit isn't told of: %s", job.key, error.message)
 
     def _record(
-        self, job: ReplayJob, fact: Fact, plan: ReplayPlan | None, detail: Mapping[str, Any], distinct: str = ""
+        self, job: ReplayJob, fact: Fact, plan_hash: str, detail: Mapping[str, Any], distinct: str = ""
     ) -> AuditRecord:
         return AuditRecord(
             fact=fact,
@@ -122,7 +138,7 @@ class ReplayTrail:
             job=f"{job.namespace}/{job.name}",
             uid=job.uid,
             run=run_name(ledger_key(job.namespace, job.name, job.spec)),
-            plan_hash=plan.hash if plan else "",
+            plan_hash=plan_hash,
             distinct=distinct,
             detail=detail,
         )

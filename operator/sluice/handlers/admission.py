@@ -18,7 +18,7 @@ from sluice.handlers.edge import Edge
 from sluice.kube.access import Attributes, may
 from sluice.kube.client import Kube
 from sluice.kube.errors import KubeError
-from sluice.plan.replay_approval import APPROVED_BY, GLASS_BROKEN_BY, REQUESTED_BY, claims, record, refusal
+from sluice.plan.replay_approval import APPROVED_BY, GLASS_BROKEN_BY, REQUESTED_BY, claims, plan_hash, record, refusal
 
 _INVALID: Final = 422
 _FORBIDDEN: Final = 403
@@ -64,13 +64,13 @@ async def approver(
     """
     user, before = userinfo.get("username", ""), _annotations(old)
     made_by = before.get(REQUESTED_BY) if old else user
-    plan_hash = (((old or {}).get("status") or {}).get("plan") or {}).get("hash")
+    planned = plan_hash((old or {}).get("status") or {})
     known = {name: before.get(name) for name in (APPROVED_BY, GLASS_BROKEN_BY)}
     for verb, text in claims(_annotations(body), before).items():
-        if (why := refusal(verb, text, user, made_by, plan_hash)) is not None:
+        if (why := refusal(verb, text, user, made_by, planned)) is not None:
             raise kopf.AdmissionError(why, code=_INVALID)
         await _allowed(kube, userinfo, verb.value, body["metadata"])
-        name, value = record(verb, text, user, datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"), plan_hash, before)
+        name, value = record(verb, text, user, datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"), planned, before)
         known[name] = value
     for name, found in known.items():
         _keep(body, patch, name, found)

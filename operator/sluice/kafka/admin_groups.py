@@ -13,15 +13,15 @@ from kafka.protocol.consumer import OffsetCommitRequest, OffsetFetchRequest
 from sluice.kafka.admin_topics import Results
 from sluice.kafka.errors import Answers, KafkaError, KafkaUnreachableError, check, code_name, from_code
 from sluice.kafka.requests import Channel
-from sluice.plan.observed import GroupDescription, TopicPartition
+from sluice.kafka.schemas import ConsumerGroupDescribeRequest
+from sluice.plan.observed import SHARE, STREAMS, GroupDescription, GroupMember, TopicPartition
 
 OFFSETS_BY_NAME: Final = 9
 """Highest version of OffsetFetch and OffsetCommit that says topics by name rather than by id."""
 NO_OFFSET: Final = -1
-NEW_TYPES: Final = ("consumer", "share", "streams")
+CONSUMER: Final = "consumer"
+NEW_TYPES: Final = (CONSUMER, SHARE, STREAMS)
 """Types of groups that DescribeGroups doesn't know: KIP-848, KIP-932, KIP-1071."""
-SHARE: Final = "share"
-"""`protocol_type` of share groups, which have no committed offsets."""
 
 T = TypeVar("T")
 
@@ -72,6 +72,25 @@ class GroupAdmin(Channel):
             group.group_id: GroupDescription(group.group_id, group.group_state, group.group_type.lower(), 0)
             for group in response.groups
         }
+
+    async def group_members(self, group: GroupDescription) -> tuple[GroupMember, ...]:
+        """Who is in a group, by its description; of share and streams groups nobody can be named."""
+        name = group.group_id
+        if group.empty or (not group.members and group.protocol_type != CONSUMER):
+            return ()
+        request = (
+            DescribeGroupsRequest(groups=[name])
+            if group.members
+            else ConsumerGroupDescribeRequest(group_ids=[name], include_authorized_operations=False)
+        )
+
+        async def describe(coordinator: int, _: Sequence[str]) -> Answers[str, tuple[GroupMember, ...]]:
+            (found,) = (await self.read(request, "groups", node=coordinator)).groups
+            if found.error_code and code_name(found.error_code) != "GROUP_ID_NOT_FOUND":  # it has just gone
+                check(found.error_code, f"group {name}")
+            return Answers({name: tuple(GroupMember(m.member_id, m.client_id, m.client_host) for m in found.members)})
+
+        return (await self._at_coordinators([name], describe)).all()[name]
 
     async def list_group_offsets(
         self, groups: Mapping[str, Sequence[TopicPartition] | None], *, require_stable: bool = False

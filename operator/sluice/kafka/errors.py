@@ -81,6 +81,7 @@ ADVICE: Final[dict[str, str]] = {
     "UNKNOWN_CONTROLLER_ID": "Kafka doesn't know this controller",
     "FEATURE_UPDATE_FAILED": "Kafka refuses this feature level",
     "RESOURCE_NOT_FOUND": "Kafka doesn't know it",
+    "INVALID_COMMIT_OFFSET_SIZE": "Kafka doesn't take so many positions at once; move them in parts",
     "GROUP_ID_NOT_FOUND": "the group doesn't exist",
 }
 """Errors that trying again can't cure, by Kafka's name, each with what is wrong and what to do.

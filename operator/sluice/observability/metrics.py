@@ -92,6 +92,12 @@ class Metrics:
             ["namespace", "name"],
             registry=registry,
         )
+        self.replay_positions_moved = Gauge(
+            "sluice_replay_positions_moved",
+            "Positions of a group that a Rewind has moved; 0 once it is undone.",
+            ["namespace", "name"],
+            registry=registry,
+        )
         self._owned: dict[Key, dict[Gauge, set[Labels]]] = {}
         self._speaks = True
 

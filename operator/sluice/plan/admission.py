@@ -14,7 +14,7 @@ from typing import Any, Final
 
 from pydantic import ValidationError
 
-from sluice.api.base import ClusterReference, Model
+from sluice.api.base import ClusterReference, Model, problems
 from sluice.api.cluster import MessagingClusterSpec, Role
 from sluice.api.objects import KINDS, Cluster, Resource, cluster_key, key_of
 from sluice.api.topic import TopicSpec
@@ -52,7 +52,7 @@ def judge(body: Mapping[str, Any], old_body: Mapping[str, Any] | None, view: Clu
     try:
         spec = kind.spec.model_validate(body.get("spec", {}))
     except ValidationError as error:
-        return [f"spec.{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors()]
+        return problems(error)
     found = [*_namespace_refused(body, spec, view)]
     if isinstance(spec, MessagingClusterSpec):
         found += _version_refused(body, spec)

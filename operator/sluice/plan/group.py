@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from sluice.api.group import ConsumerGroupSpec, StartFrom
 from sluice.api.objects import ConsumerGroup
@@ -13,6 +14,12 @@ from sluice.plan.observed import TopicDescription, TopicPartition
 def group_id(group: ConsumerGroup) -> str:
     """Id of the group in Kafka."""
     return group.spec.group_id or group.name
+
+
+def claimed_id(body: Mapping[str, Any]) -> str:
+    """Id of the group in Kafka of an object that perhaps can't be read."""
+    name: str = body["spec"].get("groupId") or body["metadata"]["name"]
+    return name
 
 
 def partitions_of(names: Iterable[str], topics: Mapping[str, TopicDescription]) -> list[TopicPartition]:

@@ -152,6 +152,12 @@ class LogDirReplica:
     offset_lag: int
 
 
+SHARE: Final = "share"
+"""`protocol_type` of share groups, which have no committed offsets."""
+STREAMS: Final = "streams"
+"""`protocol_type` of groups of Kafka Streams' newer protocol."""
+
+
 @dataclass(frozen=True, slots=True)
 class GroupDescription:
     """A group as its coordinator sees it. A group that doesn't exist is ``Dead`` without members."""
@@ -165,6 +171,15 @@ class GroupDescription:
     def empty(self) -> bool:
         """Whether no client is a member: only then can offsets be altered."""
         return self.members == 0 and self.state in ("Empty", "Dead")
+
+
+@dataclass(frozen=True, slots=True)
+class GroupMember:
+    """A client in a group; ``host`` is its address as the coordinator saw it."""
+
+    member_id: str
+    client_id: str
+    host: str
 
 
 @dataclass(frozen=True, slots=True)

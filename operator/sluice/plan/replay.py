@@ -10,8 +10,9 @@ from datetime import UTC, datetime, timedelta
 from typing import Any, Final, TypeVar
 
 from sluice.api.base import Model
-from sluice.api.replay import RESERVED_TOPICS, End, Ordering, PartitionRange, ReplayJobSpec, ReplayPlan, Start
+from sluice.api.replay import RESERVED_TOPICS, End, Mode, Ordering, PartitionRange, ReplayJobSpec, ReplayPlan, Start
 from sluice.manifests.names import content_hash
+from sluice.plan import rewind
 from sluice.plan.observed import TopicDescription
 
 Bound = TypeVar("Bound", Start, End)
@@ -97,13 +98,16 @@ def _identity(namespace: str, spec: ReplayJobSpec) -> str:
     Only what differs from its default counts: a field that a later release adds changes no key. ``ordering`` is a
     consent, and the same records are copied with it.
     """
+    cluster = [spec.cluster_ref.namespace or namespace, spec.cluster_ref.name]
+    if spec.mode is Mode.REWIND:
+        return content_hash({"cluster": cluster, "rewind": rewind.identity(spec.rewind)})
     chosen = spec.source.range
     said = chosen.model_copy(
         update={"from_": _in_utc(chosen.from_), "to": _in_utc(chosen.to), "partitions": sorted(set(chosen.partitions))}
     )
     return content_hash(
         {
-            "cluster": [spec.cluster_ref.namespace or namespace, spec.cluster_ref.name],
+            "cluster": cluster,
             "source": _differing(spec.source.model_copy(update={"range": said})),
             "target": _differing(spec.target),
         }

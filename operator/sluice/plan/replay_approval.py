@@ -7,7 +7,7 @@ checks each new one and keeps a record of it in annotations that nobody else may
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any, Final
@@ -86,13 +86,13 @@ def refusal(verb: Verb, text: str, user: str, requester: str | None, plan_hash: 
         return None
     if not plan_hash:
         return (
-            f"{verb.annotation} names the hash of a plan, and this replay has none yet: approve it once status.plan is"
-            " there, and leave the annotation out until then"
+            f"{verb.annotation} names the hash of a plan, and this replay has none yet: approve it once there is"
+            " one, and leave the annotation out until then"
         )
     if (named := hash_in(text)) != plan_hash:
         return (
             f"{verb.annotation} names plan {named or '(none)'}, and the plan of this replay is {plan_hash}: look at"
-            " status.plan, and approve that"
+            " its status, and approve that"
         )
     if requester and user == requester:
         return f"{user} asked for this replay, so somebody else has to approve it"
@@ -135,10 +135,15 @@ def broken_glass(annotations: Mapping[str, str]) -> BrokenGlass | None:
         return None
 
 
-def approvals_needed(cluster: Cluster, topic: Mapping[str, Any] | None) -> int:
-    """How many approvals a replay needs: by its cluster, or by the target, whose Topic's body is ``topic``."""
+def approvals_needed(cluster: Cluster, topics: Iterable[Mapping[str, Any]]) -> int:
+    """How many approvals a replay needs: by its cluster, or by topics that it is about, by their Topics' bodies."""
     policy = cluster.spec.replay_policy
-    return max(policy.approvals if policy else 0, _topic_policy(topic) if topic else 0)
+    return max(policy.approvals if policy else 0, *map(_topic_policy, topics), 0)
+
+
+def plan_hash(status: Mapping[str, Any]) -> str | None:
+    """Hash of the plan in a ReplayJob's status, whatever its mode."""
+    return (status.get("plan") or status.get("rewind") or {}).get("hash")
 
 
 def rule(

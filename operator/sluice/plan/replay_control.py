@@ -28,6 +28,7 @@ class Act(StrEnum):
     SUSPEND = "suspend"
     RESUME = "resume"
     CANCEL = "cancel"
+    UNDO = "undo"
 
     @property
     def annotation(self) -> str:
@@ -35,16 +36,22 @@ class Act(StrEnum):
         return f"{GROUP}/{self.value}"
 
 
+STEERING: Final = (Act.SUSPEND, Act.RESUME, Act.CANCEL)
+"""What can be asked of a replay before its end; to be undone can only what has completed."""
+
+
 def token(now: datetime, salt: str) -> str:
     """A token for an annotation: a time, so that later acts are told from earlier ones, and ``salt`` to make it one."""
     return f"{now.astimezone(UTC).isoformat(timespec='microseconds').replace('+00:00', 'Z')}-{salt}"
 
 
-def heed(annotations: Mapping[str, str], before: ReplayControl | None) -> ReplayControl | None:
-    """What is wanted now, with every token handled that annotations hold; ``before`` itself if none of them is new."""
+def heed(
+    annotations: Mapping[str, str], before: ReplayControl | None, acts: Sequence[Act] = STEERING
+) -> ReplayControl | None:
+    """What is wanted now, with every token of ``acts`` handled that annotations hold; ``before`` if none is new."""
     present = {act: found for act in Act if (found := annotations.get(act.annotation))}
     handled = before.handled if before else []
-    new = {act: found for act, found in present.items() if _digest(act, found) not in handled}
+    new = {act: present[act] for act in acts if act in present and _digest(act, present[act]) not in handled}
     if not new:
         return before
     held = {_digest(act, found) for act, found in present.items()}
@@ -61,6 +68,8 @@ def _wanted(new: Mapping[Act, str], before: Wanted) -> Wanted:
     """Cancel wins over all, and there is no way back from it."""
     if before is Wanted.CANCEL or Act.CANCEL in new:
         return Wanted.CANCEL
+    if Act.UNDO in new:
+        return Wanted.UNDO
     if Act.SUSPEND not in new:
         return Wanted.RUN
     return Wanted.RUN if Act.RESUME in new and _later(new[Act.RESUME], new[Act.SUSPEND]) else Wanted.SUSPEND

@@ -36,11 +36,13 @@ class Fact(StrEnum):
     """Somebody asked for it; who, an annotation doesn't tell."""
     RESUME = "Resume"
     CANCEL = "Cancel"
+    UNDO = "Undo"
     COMPLETED = "Completed"
     ALREADY_COMPLETED = "AlreadyCompleted"
     FAILED = "Failed"
     REFUSED = "Refused"
     CANCELLED = "Cancelled"
+    UNDONE = "Undone"
     DELETED = "Deleted"
     """The object was deleted before the replay had ended."""
 

@@ -6,12 +6,12 @@ import asyncio
 from collections import defaultdict
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping
 from contextlib import asynccontextmanager
-from typing import Any, Final, TypeVar
+from typing import Any, Final, NamedTuple, TypeVar
 
 from kafka.protocol.consumer import OffsetCommitRequest, OffsetFetchRequest
 
 from sluice.kafka.admin import KafkaAdmin
-from sluice.kafka.errors import KafkaUnreachableError, check
+from sluice.kafka.errors import KafkaUnreachableError, check, code_name
 from sluice.plan.observed import TopicPartition
 from sluice.plan.replay_progress import Committed
 from sluice.replay.assignment import Limits, transactional_id
@@ -28,37 +28,60 @@ _PAUSES: Final = (0.1, 0.2, 0.4, 0.8, 1.6)
 T = TypeVar("T")
 
 
+class Place(NamedTuple):
+    """A committed offset, and what was committed with it."""
+
+    offset: int
+    metadata: str
+
+
 async def read_positions(admin: KafkaAdmin, group: str) -> dict[TopicPartition, Committed]:
     """Committed positions and counts; those that an open transaction may still change are given as they were before.
 
     Raises:
         KafkaUnreachableError: they can't be read now.
     """
+    found = await read_places(admin, group)
+    counts = {place: Counts.parse(at.metadata) for place, at in found.items()}
+    return {place: Committed(at.offset, counts[place].records, counts[place].bytes) for place, at in found.items()}
+
+
+async def read_places(admin: KafkaAdmin, group: str, *, require_stable: bool = False) -> dict[TopicPartition, Place]:
+    """All that a group has committed; with ``require_stable`` only if no open transaction may still change it.
+
+    Raises:
+        KafkaUnreachableError: it can't be read now, or isn't stable.
+    """
     batched = await admin.version_of(OffsetFetchRequest) >= 8
 
-    async def ask(coordinator: int) -> dict[TopicPartition, Committed]:
+    async def ask(coordinator: int) -> dict[TopicPartition, Place]:
         if batched:
             request = OffsetFetchRequest(
                 groups=[OffsetFetchRequest.OffsetFetchRequestGroup(group_id=group, topics=None)],
+                require_stable=require_stable,
                 min_version=8,
                 max_version=_BY_NAME,
             )
         else:
-            request = OffsetFetchRequest(group_id=group, topics=None, min_version=2, max_version=7)
+            least = 7 if require_stable else 2
+            request = OffsetFetchRequest(
+                group_id=group, topics=None, require_stable=require_stable, min_version=least, max_version=7
+            )
         response = await admin.read(request, f"positions of {group}", node=coordinator)
         answer = response.groups[0] if batched else response
+        if answer.error_code and code_name(answer.error_code) == "GROUP_ID_NOT_FOUND":
+            return {}
         check(answer.error_code, f"positions of {group}")
-        found: dict[TopicPartition, Committed] = {}
+        found: dict[TopicPartition, Place] = {}
         for topic in answer.topics:
             for partition in topic.partitions:
                 check(partition.error_code, f"position of {group} in {topic.name}-{partition.partition_index}")
                 if partition.committed_offset >= 0:
-                    counts = Counts.parse(partition.metadata)
                     place = TopicPartition(topic.name, partition.partition_index)
-                    found[place] = Committed(partition.committed_offset, counts.records, counts.bytes)
+                    found[place] = Place(partition.committed_offset, partition.metadata or "")
         return found
 
-    return await _at_coordinator(admin, group, ask)
+    return await at_coordinator(admin, group, ask)
 
 
 async def commit_starts(
@@ -154,14 +177,26 @@ async def recommit(admin: KafkaAdmin, group: str, positions: Mapping[TopicPartit
         KafkaUnreachableError: whether they are committed isn't known; committing them again does no harm.
         KafkaRefusedError: Kafka says no.
     """
+    await commit_places(
+        admin,
+        group,
+        {place: Place(at.offset, Counts(at.records, at.bytes).metadata()) for place, at in positions.items()},
+    )
+
+
+async def commit_places(admin: KafkaAdmin, group: str, places: Mapping[TopicPartition, Place]) -> None:
+    """Commit for a group without members, all or nothing but for topics that are gone.
+
+    Raises:
+        KafkaUnreachableError: whether it is committed isn't known.
+        KafkaRefusedError: Kafka says no, as it does while the group has members (``UNKNOWN_MEMBER_ID``).
+    """
     topic_type = OffsetCommitRequest.OffsetCommitRequestTopic
     by_topic: dict[str, list[Any]] = defaultdict(list)
-    for (topic, partition), position in positions.items():
+    for (topic, partition), at in places.items():
         by_topic[topic].append(
             topic_type.OffsetCommitRequestPartition(
-                partition_index=partition,
-                committed_offset=position.offset,
-                committed_metadata=Counts(position.records, position.bytes).metadata(),
+                partition_index=partition, committed_offset=at.offset, committed_metadata=at.metadata
             )
         )
 
@@ -178,10 +213,10 @@ async def recommit(admin: KafkaAdmin, group: str, positions: Mapping[TopicPartit
             for partition in topic.partitions:
                 check(partition.error_code, f"position of {group} in {topic.name}-{partition.partition_index}")
 
-    await _at_coordinator(admin, group, ask)
+    await at_coordinator(admin, group, ask)
 
 
-async def _at_coordinator(admin: KafkaAdmin, group: str, ask: Callable[[int], Awaitable[T]]) -> T:
+async def at_coordinator(admin: KafkaAdmin, group: str, ask: Callable[[int], Awaitable[T]]) -> T:
     """Ask the group's coordinator; again, for a moment, while it moves or is being made."""
     for pause in (*_PAUSES, None):
         try:

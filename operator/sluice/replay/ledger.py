@@ -114,14 +114,30 @@ class Ledger:
             KafkaUnreachableError: it can't be read now.
             ValueError: the entry can't be understood; it needs a person.
         """
-        last = dict(await self._topic.read())
+        values = await self.values()
         for state in reversed(LedgerState):
-            if value := last.get(_record_key(state, key).encode()):
-                return LedgerEntry.from_json(key, value.decode())
+            if value := values.get(_record_key(state, key)):
+                return LedgerEntry.from_json(key, value)
         return None
 
     async def write(self, entry: LedgerEntry) -> None:
-        """Write an entry; it is there when this returns.
+        """Write an entry; it is there when this returns. Raises as `put`."""
+        await self.put(entry.record_key, entry.to_json())
+
+    async def values(self) -> dict[str, str]:
+        """The last value of each key in the topic; none if there is no topic yet.
+
+        Raises:
+            KafkaUnreachableError: it can't be read now.
+        """
+        last = dict(await self._topic.read())
+        # What isn't text isn't ours, and must not hide what is.
+        return {
+            key.decode(errors="replace"): value.decode(errors="replace") for key, value in last.items() if key and value
+        }
+
+    async def put(self, key: str, value: str) -> None:
+        """Write a value; it is there when this returns.
 
         Raises:
             KafkaUnreachableError: whether it was written isn't known.
@@ -135,4 +151,4 @@ class Ledger:
                 f"topic {TOPIC} has {_POLICY}={policy}, so it may have forgotten replays that were done, and those"
                 f" would be done again: look which are missing in it, then set {_POLICY}=compact",
             )
-        await self._topic.append(kept.topic_id, [(entry.record_key.encode(), entry.to_json().encode())])
+        await self._topic.append(kept.topic_id, [(key.encode(), value.encode())])

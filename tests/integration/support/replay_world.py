@@ -152,8 +152,8 @@ class Deaths:
         ):
             for name in names:
                 monkeypatch.setattr(client, name, self._dying(getattr(client, name)))
-        for kept in (Ledger, Audit):
-            monkeypatch.setattr(kept, "write", self._dying(kept.write))
+        for kept, name in ((Ledger, "put"), (Audit, "write")):
+            monkeypatch.setattr(kept, name, self._dying(getattr(kept, name)))
 
     def _dying(self, call: Any) -> Any:
         async def write(*args: Any, **kwargs: Any) -> Any:

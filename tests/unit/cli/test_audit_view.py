@@ -32,13 +32,13 @@ ENDED = {"fact": "Completed", "at": "3", "message": "all is there", "records": 1
         ),
         ({"fact": "Approved", "by": "bob", "planHash": "abc", "approvedAt": "2"}, "bob approved plan abc"),
         ({"fact": "GlassBroken", "by": "ann", "reason": "it burns"}, "ann broke the glass: it burns"),
-        ({"fact": "Started", "approval": None}, "records begin to move; it needed no approval"),
+        ({"fact": "Started", "approval": None}, "it begins; it needed no approval"),
         (
             {
                 "fact": "Started",
                 "approval": {"needed": 2, "approvers": [{"user": "bob"}], "brokenGlass": {"user": "x"}},
             },
-            "records begin to move; approved by bob, of 2 that it needs; THE GLASS WAS BROKEN",
+            "it begins; approved by bob, of 2 that it needs; THE GLASS WAS BROKEN",
         ),
         ({"fact": "Suspend", "token": "suspend:12"}, "somebody asked for it, by the token suspend:12"),
         (ENDED, "all is there; 1,200 records, 5 bytes"),

@@ -103,6 +103,73 @@ def test_an_act_that_would_come_to_nothing_is_not_asked_for(found: Any, sentence
     assert useless(Act.CANCEL, found) == sentence
 
 
+REWIND = replace(REQUEST, source=None, target=None, start=None, end="-50", rewind="billing")
+
+
+def test_flags_ask_for_a_rewind() -> None:
+    asked = replace(REWIND, topics=("departures",), wait_seconds=60)
+    assert manifest(asked)["spec"] == {
+        "clusterRef": {"name": "demo"},
+        "mode": "Rewind",
+        "rewind": {
+            "group": "billing",
+            "to": {"shift": -50},
+            "topics": [{"topic": "departures"}],
+            "waitForInactiveSeconds": 60,
+        },
+    }
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("earliest", {"at": "Earliest"}),
+        ("Latest", {"at": "Latest"}),
+        ("17", {"offset": 17}),
+        ("+17", {"shift": 17}),
+        ("2013-02-01T00:00:00Z", {"time": "2013-02-01T00:00:00Z"}),
+        ("snapshot:17", {"snapshot": "17"}),
+    ],
+)
+def test_a_group_goes_to_a_place_a_time_so_far_on_or_back_to_a_snapshot(text: str, expected: dict[str, Any]) -> None:
+    assert manifest(replace(REWIND, end=text))["spec"]["rewind"]["to"] == expected
+
+
+@pytest.mark.parametrize(
+    ("asked", "sentence"),
+    [
+        (replace(REWIND, end=None), "say by --to where the group goes"),
+        (replace(REWIND, end="soon"), "--to soon is neither"),
+        (replace(REWIND, target="again"), "with --rewind nothing is copied"),
+        (replace(REWIND, parallelism=3), "nothing is copied; leave them out"),
+        (replace(REQUEST, source=None), "say --source and --target, or --rewind GROUP"),
+        (replace(REQUEST, topics=("a",)), "--topic and --wait are for --rewind"),
+    ],
+)
+def test_flags_of_both_modes_are_not_mixed(asked: Request, sentence: str) -> None:
+    with pytest.raises(ValueError, match=sentence):
+        manifest(asked)
+
+
+def rewound(phase: str | None) -> Any:
+    meta = {"name": "back", "namespace": "n", "uid": "u", "creationTimestamp": "2026-01-01T00:00:00Z"}
+    return parse({**manifest(REWIND), "metadata": meta, "status": {"phase": phase} if phase else {}})
+
+
+@pytest.mark.parametrize(
+    ("found", "sentence"),
+    [
+        (rewound("Completed"), None),
+        (rewound("AlreadyCompleted"), None),
+        (rewound("Undone"), "back isn't completed (Undone), so there is nothing to undo"),
+        (rewound(None), "back isn't completed (Pending), so there is nothing to undo"),
+        (job("Completed"), "february copies records, which can't be undone: only a Rewind can"),
+    ],
+)
+def test_only_a_completed_rewind_can_be_undone(found: Any, sentence: str | None) -> None:
+    assert useless(Act.UNDO, found) == sentence
+
+
 def test_a_manifest_can_be_printed_without_a_kubernetes() -> None:
     command = "replay create february --cluster demo --source departures --target again --dry-run -o yaml"
     result = CliRunner().invoke(app, command.split(), env={"KUBECONFIG": "/nowhere"})

@@ -93,3 +93,55 @@ def test_an_object_that_nobody_has_looked_at_is_not_called_ready() -> None:
     fresh = {"kind": "Topic", "metadata": {"name": "orders", "namespace": "n"}}
     assert ready(fresh) == {}
     assert list(overview([fresh], with_namespace=False).columns[2].cells) == ["Unknown"]
+
+
+REWIND = {
+    "hash": "abc",
+    "plannedAt": "2026-11-01T10:00:00Z",
+    "snapshot": "back-20261101t100000z",
+    "moved": 150,
+    "backward": 60_000,
+    "forward": 7,
+    "positions": [
+        {"topic": "departures", "partition": 0, "from": 1500, "to": 500},
+        {"topic": "departures", "partition": 1, "to": 7},
+    ],
+    "warnings": ["departures-1 go ahead: 7 offsets will never be consumed"],
+}
+
+
+def rewind(**status: Any) -> ReplayJob:
+    rewind = {"group": "board", "to": {"at": "Earliest"}}
+    return parse(
+        {
+            "kind": "ReplayJob",
+            "metadata": {"name": "back", "namespace": "n", "uid": "u", "creationTimestamp": "2026-01-01T00:00:00Z"},
+            "spec": {"clusterRef": {"name": "demo"}, "mode": "Rewind", "rewind": rewind},
+            "status": {"rewind": REWIND, **status},
+        }
+    )
+
+
+def test_the_plan_of_a_rewind_says_who_moves_and_how_far() -> None:
+    found = rewind().status.rewind
+    assert found is not None
+    assert list(replay.rewind_lines("board", found)) == [
+        "group board, planned 2026-11-01 10:00:00 UTC (plan abc)",
+        "150 positions move: 60,000 offsets back, 7 offsets ahead",
+        "shown are the 2 with the longest ways",
+        "where it was is kept as snapshot:back-20261101t100000z",
+        "warning: departures-1 go ahead: 7 offsets will never be consumed",
+    ]
+    columns = replay.rewind_table(found).columns
+    assert [list(column.cells) for column in columns] == [
+        ["departures", "departures"],
+        ["0", "1"],
+        ["1,500", "none"],
+        ["500", "7"],
+        ["-1,000", ""],
+    ]
+
+
+def test_how_a_rewind_ended_is_what_its_condition_says() -> None:
+    told = {"type": "Ready", "status": "True", "reason": "Completed", "message": "m", "lastTransitionTime": "t"}
+    assert replay.ending(rewind(phase="Completed", conditions=[told])) == "back: Completed (Completed: m)"

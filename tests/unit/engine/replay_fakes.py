@@ -183,8 +183,7 @@ class Stage:
             },
             "spec": {
                 "clusterRef": {"name": CLUSTER.name, "namespace": CLUSTER.namespace},
-                "source": {"topic": "source"},
-                "target": {"topic": "target"},
+                **({} if "mode" in spec else {"source": {"topic": "source"}, "target": {"topic": "target"}}),
                 **spec,
             },
             "status": dict(status or {}),

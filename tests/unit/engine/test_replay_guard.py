@@ -11,6 +11,7 @@ from sluice.api.base import Reason
 from sluice.kafka.errors import KafkaRefusedError, KafkaUnreachableError
 from sluice.replay.ledger import LedgerState
 from tests.unit.engine.replay_fakes import JOB, Stage, stage
+from tests.unit.engine.rewind_fakes import place, rewind_stage
 
 AT = "2026-11-24T12:00:00Z"
 
@@ -220,3 +221,67 @@ async def test_acts_are_audited_by_their_tokens_and_operators_that_repeat_it_mak
         await here.reconcile(2)
     assert here.facts() == ["Planned", "Approved", "Started", "Suspend", "Resume", "Suspend", "Cancel", "Cancelled"]
     assert len(here.kafka.audit) > len(here.facts())
+
+
+# -- Rewinds -----------------------------------------------------------------------------------------------------------
+
+
+async def test_a_rewind_waits_for_approval_and_all_of_it_is_audited(monkeypatch: pytest.MonkeyPatch) -> None:
+    here = rewind_stage(monkeypatch)
+    here.stage.cluster({}, replayPolicy={"approvals": 1})
+    here.apply()
+    here.stage.recorded(requested_by="ann")
+    await here.until("AwaitingApproval")
+    await here.stage.reconcile(2)
+    planned = here.stage.status["rewind"]["hash"]
+    assert f"plan {planned} needs 1 approval by people other than ann" in here.message()
+    assert (here.at(), here.kafka.did) == ([100, 100, 100], ["planned"])
+    here.stage.recorded(approved_by=[{"user": "bob", "planHash": planned, "at": AT}])
+    await here.until("Completed")
+    assert here.at() == [40, 40, 40]
+    assert here.stage.status["approval"]["approvers"] == [{"user": "bob", "at": AT}]
+    here.stage.annotate(undo="now")
+    await here.until("Undone")
+    assert here.at() == [100, 100, 100]
+    facts = [(record.fact.value, record.plan_hash == planned) for record in here.kafka.audit]
+    assert facts == [
+        ("Planned", True),
+        ("Approved", True),
+        ("Started", True),
+        ("Completed", True),
+        ("Undo", False),
+        ("Planned", False),
+        ("Started", False),
+        ("Undone", True),
+    ]
+
+
+async def test_the_policy_of_a_topic_holds_for_rewinds_in_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    here = rewind_stage(monkeypatch)
+    here.stage.topic(topicName="orders", replayPolicy={"approvals": 2})
+    here.apply()
+    await here.until("AwaitingApproval")
+    assert here.at() == [100, 100, 100]
+
+
+async def test_a_plan_that_has_changed_needs_another_approval(monkeypatch: pytest.MonkeyPatch) -> None:
+    here = rewind_stage(monkeypatch)
+    here.stage.cluster({}, replayPolicy={"approvals": 1})
+    here.apply()
+    here.stage.recorded(requested_by="ann")
+    await here.until("AwaitingApproval")
+    here.stage.recorded(approved_by=[{"user": "bob", "planHash": here.stage.status["rewind"]["hash"], "at": AT}])
+    here.kafka.positions[place(0)] = 90  # consumers were there meanwhile
+    here.stage.now += timedelta(minutes=5)
+    await here.until("AwaitingApproval")
+    assert here.kafka.moves == 0
+
+
+async def test_a_rewind_that_cannot_be_audited_moves_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    here = rewind_stage(monkeypatch)
+    here.apply()
+    await here.until("Planned")
+    here.kafka.audit_refusal = KafkaRefusedError(Reason.KAFKA_REFUSED, "no")
+    with pytest.raises(AssertionError, match="the audit isn't told of"):
+        await here.stage.reconcile(3)
+    assert here.at() == [100, 100, 100]

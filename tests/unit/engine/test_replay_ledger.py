@@ -97,6 +97,16 @@ async def test_others_entries_are_none_of_ours(monkeypatch: pytest.MonkeyPatch) 
     assert await read_of(monkeypatch, other) is None
 
 
+async def test_what_somebody_else_wrote_hides_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    kept = entry(LedgerState.PLANNED)
+
+    async def scan(self: InternalTopic, topic_id: str) -> list[tuple[bytes | None, bytes | None]]:
+        return [(b"\xff", b"\xff"), (None, b"x"), (kept.record_key.encode(), kept.to_json().encode())]
+
+    monkeypatch.setattr(InternalTopic, "_scan", scan)
+    assert await ledger(Admin({})).read(KEY) == kept
+
+
 async def test_the_last_of_a_state_counts(monkeypatch: pytest.MonkeyPatch) -> None:
     found = await read_of(monkeypatch, entry(LedgerState.PLANNED, "one"), entry(LedgerState.PLANNED, "two"))
     assert found is not None

@@ -75,8 +75,8 @@ def cluster(approvals: int | None) -> Cluster:
     ],
 )
 def test_the_stricter_of_cluster_and_topic_counts(of_cluster: int | None, of_topic: Any, expected: int) -> None:
-    topic = None if of_topic is None else {"spec": {"replayPolicy": of_topic}}
-    assert approvals_needed(cluster(of_cluster), topic) == expected
+    topics = [] if of_topic is None else [{"spec": {}}, {"spec": {"replayPolicy": of_topic}}]
+    assert approvals_needed(cluster(of_cluster), topics) == expected
 
 
 def test_where_nothing_is_asked_for_a_replay_begins_and_nothing_is_said_of_it() -> None:

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sluice.api.replay import ReplayControl, Wanted
-from sluice.plan.replay_control import REMEMBERED, Act, heed, token, wanted
+from sluice.plan.replay_control import REMEMBERED, STEERING, Act, heed, token, wanted
 
 NOON = datetime(2026, 11, 24, 12, tzinfo=UTC)
 
@@ -99,9 +99,18 @@ def test_what_an_annotation_still_holds_is_never_forgotten() -> None:
     assert len(now.handled) == REMEMBERED
 
 
+def test_to_be_undone_is_heeded_only_where_it_is_asked_about() -> None:
+    """While a replay runs it would be heard as the wish to go on."""
+    suspended = heed(asked(suspend="x"), None)
+    assert heed(asked(suspend="x", undo="y"), suspended) is suspended
+    undone = heed(asked(suspend="x", undo="y"), suspended, (Act.UNDO,))
+    assert wanted(undone) is Wanted.UNDO
+    assert heed(asked(suspend="z", undo="y"), undone, (Act.UNDO,)) is undone
+
+
 # Few letters: tokens come again, and no table of all characters is made first.
 TOKENS = st.one_of(st.text("a:é2", max_size=3), st.integers(0, 20).map(at))
-HISTORIES = st.lists(st.dictionaries(st.sampled_from(Act), TOKENS), min_size=1, max_size=40)
+HISTORIES = st.lists(st.dictionaries(st.sampled_from(STEERING), TOKENS), min_size=1, max_size=40)
 
 
 @given(HISTORIES)
