@@ -8,6 +8,7 @@ from typing import Annotated, Final
 from pydantic import Field
 
 from sluice.api.base import ClusterReference, Model, Status, Timestamp, cel, rules, worded
+from sluice.api.replay_selection import HeaderChanges, Provenance, Selection
 from sluice.api.topic import NOT_A_TOPIC_NAME, TOPIC_NAME
 
 _ONE_BOUND = "[has(self.offset), has(self.time), has(self.at)].filter(x, x).size() == 1"
@@ -123,6 +124,10 @@ class ReplayJobSpec(Model):
             "a replay can't be changed once made: delete it, or make another ReplayJob",
         ),
         cel(
+            "has(self.select) == has(oldSelf.select) && (!has(self.select) || self.select == oldSelf.select) && has(self.headers) == has(oldSelf.headers) && (!has(self.headers) || self.headers == oldSelf.headers) && self.provenance == oldSelf.provenance && self.excludeReplayed == oldSelf.excludeReplayed",
+            "which records a replay takes, and what it changes in them, can't be changed once made: delete it, or make another ReplayJob",
+        ),
+        cel(
             "self.source.topic != self.target.topic",
             "a topic can't be copied onto itself: every record would come twice; choose another target",
         ),
@@ -131,6 +136,16 @@ class ReplayJobSpec(Model):
     cluster_ref: ClusterReference = Field(description="The cluster with source and target.")
     source: Source = Field(description="What is replayed.")
     target: Target = Field(description="Where it goes.")
+    select: Selection | None = Field(default=None, description="Which records of the range; all unless said.")
+    exclude_replayed: bool = Field(
+        default=False,
+        description="Leave out records that a replay has written (those with a header `sluice-replay-job` or `sluice-replay-count`).",
+    )
+    headers: HeaderChanges | None = Field(default=None, description="Headers to leave out or to rename.")
+    provenance: Provenance = Field(
+        default=Provenance.NONE,
+        description="`Headers`: each record gets `sluice-replay-job` (namespace/name, and the runId if there is one), `sluice-replay-count` (how often it was replayed) and `sluice-replay-source` (topic/partition/offset), in the place of what it has by these names.",
+    )
     ordering: Ordering = Field(
         default=Ordering.REFUSE,
         description="A replay into a compacted topic, or one with live writers, puts old values after newer ones: refused unless `AcceptReordering`.",
@@ -184,6 +199,7 @@ class ReplayProgress(Model):
     percent: int = Field(ge=0, le=100, description="Offsets passed, in per cent.")
     records: int = Field(description="Records written to the target.")
     bytes: int = Field(description="Bytes of record batches written to the target.")
+    filtered: int = Field(default=0, description="Records that `select` or `excludeReplayed` left out.")
     records_per_second: int = Field(description="Rate since the last report.")
     seconds_left: int | None = Field(default=None, description="Estimated time to completion.")
     positions: list[int] = Field(

@@ -55,7 +55,7 @@ async def read_positions(admin: KafkaAdmin, group: str) -> dict[TopicPartition, 
                 if partition.committed_offset >= 0:
                     counts = Counts.parse(partition.metadata)
                     place = TopicPartition(topic.name, partition.partition_index)
-                    found[place] = Committed(partition.committed_offset, counts.records, counts.bytes)
+                    found[place] = Committed(partition.committed_offset, counts.records, counts.bytes, counts.filtered)
         return found
 
     return await _at_coordinator(admin, group, ask)
@@ -161,7 +161,7 @@ async def recommit(admin: KafkaAdmin, group: str, positions: Mapping[TopicPartit
             topic_type.OffsetCommitRequestPartition(
                 partition_index=partition,
                 committed_offset=position.offset,
-                committed_metadata=Counts(position.records, position.bytes).metadata(),
+                committed_metadata=Counts(position.records, position.bytes, position.filtered).metadata(),
             )
         )
 

@@ -9,12 +9,12 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import Any, Final
 
 from sluice.api.base import Reason
-from sluice.api.replay import ReplayPlan
+from sluice.api.replay import ReplayPlan, ReplayProgress
 from sluice.kafka.admin import KafkaAdmin
 from sluice.kafka.errors import KafkaRefusedError, KafkaUnreachableError, check
 from sluice.plan.observed import NewTopic, TopicPartition
@@ -35,7 +35,7 @@ from sluice.replay.encoding import (
 )
 from sluice.replay.errors import DeniedError, DoubtError, ReplayError
 from sluice.replay.partition import topic_uuid
-from sluice.replay.records import Record, content_of, key_and_value, read_records, write_batches
+from sluice.replay.records import Record, content_of, key_and_value, read_records, write_batch
 from sluice.replay.wire import REQUEST_SECONDS
 
 TOPIC: Final = "sluice-replay-ledger"
@@ -81,11 +81,17 @@ class LedgerEntry:
     at: str
     records: int = 0
     bytes: int = 0
+    filtered: int = 0
 
     @property
     def record_key(self) -> str:
         """Key in the topic. Each state has its own, so that a stale write of an earlier one takes nothing back."""
         return _record_key(self.state, self.key)
+
+    def ended(self, state: LedgerState, uid: str, at: str, measured: ReplayProgress | None) -> LedgerEntry:
+        """The entry of the same replay's end, with the counts at that time (None: they aren't known)."""
+        records, size, filtered = (measured.records, measured.bytes, measured.filtered) if measured else (0, 0, 0)
+        return replace(self, state=state, uid=uid, at=at, records=records, bytes=size, filtered=filtered)
 
     def to_json(self) -> str:
         """As it stands in the topic."""
@@ -98,6 +104,7 @@ class LedgerEntry:
                 "at": self.at,
                 "records": self.records,
                 "bytes": self.bytes,
+                "filtered": self.filtered,
             }
         )
 
@@ -119,6 +126,7 @@ class LedgerEntry:
                 at=value["at"],
                 records=value["records"],
                 bytes=value["bytes"],
+                filtered=value.get("filtered", 0),
             )
         except KeyError as error:
             raise ValueError(f"the ledger's entry {key} lacks {error}") from error
@@ -161,7 +169,7 @@ class Ledger:
         """
         topic_id = await self._ensure()
         record = Record(0, int(time.time() * 1000), content_of(entry.record_key.encode(), entry.to_json().encode()))
-        ((batch, _),) = write_batches([record], 0, _MAX_ENTRY, TOPIC)
+        batch = write_batch([record])
         try:
             cluster = await self._open(topic_id)
             try:
