@@ -16,10 +16,13 @@ from sluice.replay import varints
 from sluice.replay.batch import HEADER_BYTES, Batch
 from sluice.replay.compression import decompress
 from sluice.replay.errors import CorruptBatchError
+from sluice.replay.records import read_varint
 from sluice.replay.varints import Bytes, Ints
 
-_LARGEST_SHIFT: Final = 28
-"""Of a length, which has 32 bits."""
+_MORE: Final = 0x80
+_LONGEST: Final = 2**31 - 1
+_SHORT: Final = [2 + ((low & 0x7F) >> 1) for low in range(0x100)]
+"""Of a length in two bytes: its own size, and what its first byte says."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,59 +58,53 @@ def scan(batches: Sequence[Batch], where: str) -> Columns:
         CorruptBatchError: the bytes of one are not as many whole records as its header says.
     """
     payloads = [decompress(batch.codec, batch.view[HEADER_BYTES:]) for batch in batches]
-    data = b"".join(payloads)
-    begins, ends = _spine(batches, payloads, data, where)
+    data = bytes(payloads[0]) if len(payloads) == 1 else b"".join(payloads)
+    bounds = _spine(batches, payloads, data, where)
     counts = np.array([batch.records for batch in batches], np.int64)
     try:
-        return _columns(batches, data, begins, ends, counts)
+        return _columns(batches, data, bounds, counts)
     except (IndexError, ValueError) as error:
         raise CorruptBatchError(f"{where}, offset {batches[0].base_offset} or after: {error}") from None
 
 
-def _spine(
-    batches: Sequence[Batch], payloads: Sequence[bytes | memoryview], data: bytes, where: str
-) -> tuple[Ints, Ints]:
-    """Where each record begins, after its length, and where it ends."""
-    begins: list[int] = []
-    ends: list[int] = []
-    begin, end = begins.append, ends.append
+def _spine(batches: Sequence[Batch], payloads: Sequence[bytes | memoryview], data: bytes, where: str) -> Ints:
+    """Where each record begins, with its length, and where the last one ends."""
+    found = [0]
+    add = found.append
+    short = _SHORT
     position = stop = 0
     try:
         for batch, payload in zip(batches, payloads, strict=True):
             stop += len(payload)
             for _ in range(batch.records):
-                byte = data[position]
-                position += 1
-                if byte >= 0x80:
-                    length, shift = byte & 0x7F, 7
-                    while (byte := data[position]) >= 0x80:
-                        if shift > _LARGEST_SHIFT:
-                            raise IndexError
-                        position += 1
-                        length |= (byte & 0x7F) << shift
-                        shift += 7
-                    position += 1
-                    length = (length | byte << shift) >> 1
+                low = data[position]
+                if low < _MORE:
+                    position += 1 + (low >> 1)
+                elif (high := data[position + 1]) < _MORE:
+                    position += short[low] + (high << 6)
                 else:
-                    length = byte >> 1
-                begin(position)
-                position += length
-                end(position)
+                    length, after = read_varint(data, position)
+                    if not 0 <= length <= _LONGEST:
+                        raise IndexError
+                    position = after + length
+                add(position)
             if position != stop:
                 raise IndexError
-    except IndexError:
+    except (IndexError, CorruptBatchError):
         raise CorruptBatchError(
             f"{where}, offset {batch.base_offset}: the batch isn't the {batch.records} records that its header says"
         ) from None
-    return np.array(begins, np.int64), np.array(ends, np.int64)
+    return np.array(found, np.int64)
 
 
-def _columns(batches: Sequence[Batch], data: bytes, begins: Ints, ends: Ints, counts: Ints) -> Columns:
+def _columns(batches: Sequence[Batch], data: bytes, bounds: Ints, counts: Ints) -> Columns:
     def of_batches(values: list[int]) -> Ints:
         return np.repeat(np.array(values, np.int64), counts)
 
     raw: Bytes = np.frombuffer(data, np.uint8)
-    if np.any(raw[np.concatenate((np.zeros(min(1, len(ends)), np.int64), ends[:-1]))] & 1):
+    ends = bounds[1:]
+    lengths, begins = varints.read(raw, bounds[:-1])
+    if np.any(begins + lengths != ends):
         raise ValueError("a record's length is negative")
     deltas, at = varints.read(raw, begins + 1)
     offset_deltas, content = varints.read(raw, at)

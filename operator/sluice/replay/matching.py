@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from functools import cache, lru_cache
+from itertools import repeat
 from typing import Final
 
 import numpy as np
@@ -19,6 +20,8 @@ from sluice.replay.varints import Ints
 
 Mask = NDArray[np.bool_]
 Test = Callable[[bytes], bool]
+TestAll = Callable[[bytes, list[int], list[int]], Iterable[bool]]
+"""For data, and the bounds of values in it."""
 
 _REMEMBERED: Final = 16_384
 """Keys come again and again, and an expression costs more than looking a key up."""
@@ -32,9 +35,7 @@ class Matcher:
     """Rules made ready."""
 
     def __init__(self, rules: RecordRules) -> None:
-        self._key = _test(rules.key) if rules.key is not None else None
-        if self._key is not None and rules.key is not None and rules.key.regex is not None:
-            self._key = lru_cache(_REMEMBERED)(self._key)
+        self._key = _test_all(rules.key) if rules.key is not None else None
         self._share = rules.hash_range
         headers = list(rules.headers)
         if rules.exclude_replayed:
@@ -57,12 +58,12 @@ class Matcher:
         return taken
 
     @staticmethod
-    def _by_key(columns: Columns, among: Mask, test: Test) -> Mask:
+    def _by_key(columns: Columns, among: Mask, test: TestAll) -> Mask:
         asked = np.nonzero(among & (columns.key_sizes >= 0))[0]
-        begins, ends = columns.keys[asked], columns.keys[asked] + columns.key_sizes[asked]
-        data = columns.data
-        keys = [data[a:b] for a, b in zip(begins.tolist(), ends.tolist(), strict=True)]
-        return _only(asked, np.fromiter(map(test, keys), np.bool_, len(keys)), len(columns))
+        begins = columns.keys[asked]
+        ends = begins + columns.key_sizes[asked]
+        hits = np.fromiter(test(columns.data, begins.tolist(), ends.tolist()), np.bool_, len(asked))
+        return _only(asked, hits, len(columns))
 
 
 @cache
@@ -80,6 +81,17 @@ def _test(match: Match) -> Test:
     if match.regex is None:
         raise ValueError("a rule that says nothing")
     return finder(match.regex)
+
+
+def _test_all(match: Match) -> TestAll:
+    """A test of many places of the data. It runs in C, but for what remains of expressions."""
+    if match.prefix:
+        prefixes = tuple(value.encode() for value in match.prefix)
+        return lambda data, begins, ends: map(data.startswith, repeat(prefixes), begins, ends)
+    test = _test(match)
+    if match.regex is not None:
+        test = lru_cache(_REMEMBERED)(test)
+    return lambda data, begins, ends: map(test, map(data.__getitem__, map(slice, begins, ends)))
 
 
 def _only(asked: Ints, hits: Mask, count: int) -> Mask:

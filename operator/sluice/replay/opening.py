@@ -9,7 +9,8 @@ import numpy as np
 
 from sluice.replay.batch import Batch
 from sluice.replay.columns import Columns, scan
-from sluice.replay.headers import HeaderEdit
+from sluice.replay.errors import CorruptBatchError
+from sluice.replay.headers import HeaderEdit, Tails
 from sluice.replay.matching import Mask, matcher
 from sluice.replay.pieces import NOTHING, Piece
 from sluice.replay.rewriting import write
@@ -43,8 +44,12 @@ class Opener:
         """
         columns = scan(batches, self.where)
         in_range = self._in_range(columns, position)
-        wanted = matcher(self.rules).select(columns, in_range)
-        chosen = np.nonzero(wanted)[0]
+        try:
+            wanted = matcher(self.rules).select(columns, in_range)
+            chosen = np.nonzero(wanted)[0]
+            tails = HeaderEdit(self.rules, self.source).tails(columns, chosen) if len(chosen) else None
+        except CorruptBatchError as error:
+            raise CorruptBatchError(f"{self.where}, offset {batches[0].base_offset} or after: {error}") from None
         # How many were left out before each wanted record, and in all.
         left_out = np.cumsum(in_range & ~wanted)
         passed = [*left_out[chosen].tolist(), int(left_out[-1]) if len(left_out) else 0]
@@ -53,7 +58,7 @@ class Opener:
             yield Piece(NOTHING, 0, following, passed[0])
             return
         written = counted = 0
-        for view, count in self._written(batches, columns, wanted, chosen, merge=merge):
+        for view, count in self._written(batches, columns, wanted, tails, merge=merge):
             written += count
             yield Piece(view, count, positions[written], passed[written] - counted)
             counted = passed[written]
@@ -67,10 +72,10 @@ class Opener:
         return found
 
     def _written(
-        self, batches: Sequence[Batch], columns: Columns, wanted: Mask, chosen: Ints, *, merge: bool
+        self, batches: Sequence[Batch], columns: Columns, wanted: Mask, tails: Tails | None, *, merge: bool
     ) -> Iterator[tuple[memoryview, int]]:
-        """Batches with the chosen records, and how many each has."""
-        tails = HeaderEdit(self.rules, self.source).tails(columns, chosen)
+        """Batches with the wanted records, and how many each has."""
+        chosen = np.nonzero(wanted)[0]
         bounds = np.concatenate((np.zeros(1, np.int64), np.cumsum(wanted)))[columns.firsts].tolist()
         begun = 0
         for batch, first, end in zip(batches, bounds[:-1], bounds[1:], strict=True):
@@ -83,6 +88,6 @@ class Opener:
         yield from self._anew(columns, chosen[begun:], part, batches[0].codec)
 
     def _anew(
-        self, columns: Columns, chosen: Ints, tails: Sequence[bytes] | None, codec: int
+        self, columns: Columns, chosen: Ints, tails: Tails | None, codec: int
     ) -> Iterator[tuple[memoryview, int]]:
         return write(columns, chosen, tails, codec, self.limit, self.where)

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import math
+from collections.abc import Iterator
 from itertools import pairwise
 from typing import Final
 
 import numpy as np
 
 from sluice.replay import varints
-from sluice.replay.batch import assemble
+from sluice.replay.batch import HEADER_BYTES, assemble
 from sluice.replay.columns import Columns
 from sluice.replay.compression import NONE, compress
 from sluice.replay.errors import RefusedError
+from sluice.replay.headers import Tails
 from sluice.replay.varints import Bytes, Ints
 
 BATCH_BYTES: Final = 1024 * 1024
@@ -22,7 +24,7 @@ _HEAD_BYTES: Final = 11
 
 
 def write(
-    columns: Columns, chosen: Ints, tails: Sequence[bytes] | None, codec: int, limit: int, where: str
+    columns: Columns, chosen: Ints, tails: Tails | None, codec: int, limit: int, where: str
 ) -> Iterator[tuple[memoryview, int]]:
     """Batches of ``chosen`` (indexes) in order, none larger than ``limit`` bytes, each with its number of records.
 
@@ -35,18 +37,19 @@ def write(
     sizes = until[chosen] - columns.content[chosen]
     tail_sizes = _sizes(tails)
     growing = np.cumsum(sizes + tail_sizes + _HEAD_BYTES)
-    most = min(limit, BATCH_BYTES) if codec == NONE else BATCH_BYTES
-    start = 0
-    while start < len(chosen):
-        before = growing[start - 1] if start else 0
-        end = max(start + 1, int(np.searchsorted(growing, before + most, "right")))
+    if not len(chosen):
+        return
+    most = min(max(1, limit - HEADER_BYTES), BATCH_BYTES) if codec == NONE else BATCH_BYTES
+    size = int(growing[-1])
+    count = math.ceil(size / most)  # alike in size, rather than full ones and a small rest
+    cuts = np.searchsorted(growing, size * np.arange(1, count) / count)
+    for start, end in pairwise([0, *np.unique(cuts[cuts > 0]).tolist(), len(chosen)]):
         part = tails[start:end] if tails is not None else None
         yield from _fitting(columns, chosen[start:end], part, codec, limit, where)
-        start = end
 
 
 def _fitting(
-    columns: Columns, chosen: Ints, tails: Sequence[bytes] | None, codec: int, limit: int, where: str
+    columns: Columns, chosen: Ints, tails: Tails | None, codec: int, limit: int, where: str
 ) -> Iterator[tuple[memoryview, int]]:
     """One batch, or halves of it where it is too large."""
     batch = _batch(columns, chosen, tails, codec)
@@ -64,7 +67,7 @@ def _fitting(
     yield from _fitting(columns, chosen[half:], second, codec, limit, where)
 
 
-def _batch(columns: Columns, chosen: Ints, tails: Sequence[bytes] | None, codec: int) -> memoryview:
+def _batch(columns: Columns, chosen: Ints, tails: Tails | None, codec: int) -> memoryview:
     timestamps = columns.timestamps[chosen]
     base = int(timestamps[0])
     begins = columns.content[chosen]
@@ -72,12 +75,12 @@ def _batch(columns: Columns, chosen: Ints, tails: Sequence[bytes] | None, codec:
     heads, bounds = _heads(columns.attributes[chosen], timestamps - base, ends - begins + _sizes(tails))
     data = columns.data
     count = len(chosen)
-    stride = 2 if tails is None else 3
+    stride = 2 + (len(tails.parts) if tails is not None else 0)
     parts: list[bytes] = [b""] * (stride * count)
     parts[::stride] = [heads[a:b] for a, b in pairwise(bounds)]
     parts[1::stride] = [data[a:b] for a, b in zip(begins.tolist(), ends.tolist(), strict=True)]
-    if tails is not None:
-        parts[2::stride] = tails
+    for number, part in enumerate(tails.parts if tails is not None else (), 2):
+        parts[number::stride] = part
     return assemble(compress(codec, b"".join(parts)), codec, count, base, int(timestamps.max()))
 
 
@@ -101,5 +104,5 @@ def _heads(attributes: Bytes, deltas: Ints, sizes: Ints) -> tuple[bytes, list[in
     return found.tobytes(), bounds.tolist()
 
 
-def _sizes(tails: Sequence[bytes] | None) -> Ints | int:
-    return 0 if tails is None else np.fromiter(map(len, tails), np.int64, len(tails))
+def _sizes(tails: Tails | None) -> Ints | int:
+    return 0 if tails is None else tails.sizes

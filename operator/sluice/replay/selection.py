@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, Final, NamedTuple
 
-from sluice.replay.batch import Batch, split
+from sluice.replay.batch import CONTROL, TRANSACTIONAL, Batch, split
 from sluice.replay.pieces import NOTHING, Piece
 from sluice.replay.records import control_type
 from sluice.replay.rules import NO_RULES, RecordRules
@@ -21,8 +21,9 @@ _FEW_BATCHES: Final = 8
 _FEW_RECORDS: Final = 32
 _SMALL: Final = 16 * 1024
 """A batch costs about as much, on its way, as opening some fifty records does."""
-_OPENED_TOGETHER: Final = 2 * 1024 * 1024
-"""Bytes of batches before they are decompressed; more at once makes nothing faster."""
+_OPENED_TOGETHER: Final = 4096
+"""Records. The bytes of more leave the processor's caches; for many fewer, numpy's calls aren't worth it."""
+_BYTES_TOGETHER: Final = 1024 * 1024
 
 
 class AbortedTransaction(NamedTuple):
@@ -38,16 +39,23 @@ class _Group:
 
     position: int
     following: int
+    codec: int
     batches: list[Batch] = field(default_factory=list)
+    records: int = 0
     size: int = 0
 
     def takes(self, batch: Batch) -> bool:
         """Whether ``batch`` can be packed with these."""
-        return self.size + len(batch.view) <= _OPENED_TOGETHER and self.batches[0].codec == batch.codec
+        return (
+            self.records + batch.records <= _OPENED_TOGETHER
+            and self.size + len(batch.view) <= _BYTES_TOGETHER
+            and self.codec == batch.codec
+        )
 
     def add(self, batch: Batch, following: int) -> None:
         """Take it."""
         self.batches.append(batch)
+        self.records += batch.records
         self.size += len(batch.view)
         self.following = following
 
@@ -85,7 +93,7 @@ class Selection:
                     yield Piece(NOTHING, 0, following)
                 else:
                     group.following = following
-            elif self._whole(batch, position) and not (merge and len(batch.view) < _SMALL):
+            elif not (merge and len(batch.view) < _SMALL) and self._whole(batch, position):
                 if group is not None:
                     yield from self._open(group, merge=merge)
                     group = None
@@ -94,7 +102,8 @@ class Selection:
                 if group is not None and not group.takes(batch):
                     yield from self._open(group, merge=merge)
                     group = None
-                group = group or _Group(position, following)
+                if group is None:
+                    group = _Group(position, following, batch.codec)
                 group.add(batch, following)
             position = following
         if group is not None:
@@ -107,18 +116,20 @@ class Selection:
         pending = sorted(aborted, key=lambda transaction: transaction.first_offset, reverse=True)
         open_aborted: set[int] = set()
         for batch in batches:
-            if batch.next_offset <= position:
+            following = batch.next_offset
+            if following <= position:
                 continue
             if batch.base_offset >= self.end:
                 yield batch, self.end, False
                 return
-            while pending and pending[-1].first_offset < batch.next_offset:
+            while pending and pending[-1].first_offset < following:
                 open_aborted.add(pending.pop().producer_id)
-            following = min(batch.next_offset, self.end)
-            if batch.control and batch.records and control_type(batch) == _ABORT:
-                open_aborted.discard(batch.producer_id)
-            left_out = batch.control or (batch.transactional and batch.producer_id in open_aborted)
-            yield batch, following, bool(batch.records) and not left_out
+            has_data = batch.records > 0
+            if batch.attributes & (CONTROL | TRANSACTIONAL):
+                if batch.control and has_data and control_type(batch) == _ABORT:
+                    open_aborted.discard(batch.producer_id)
+                has_data = has_data and not batch.control and batch.producer_id not in open_aborted
+            yield batch, min(following, self.end), has_data
 
     def _out_of_time(self, batch: Batch) -> bool:
         """Whether the header alone shows that no record is in time."""

@@ -234,8 +234,8 @@ def test_a_marked_record_is_marked_anew_and_not_twice() -> None:
 def test_large_numbers_of_records_make_batches_of_a_sensible_size() -> None:
     log = [Laid([(b"k%d" % n, bytes(200), [], n) for n in range(2000)], LZ4) for _ in range(8)]
     pieces = pieces_of(log_bytes(log), RecordRules(mark="ns/job"))
-    assert len(pieces) in (5, 6)
     assert sum(piece.records for piece in pieces) == 16_000
+    assert min(piece.records for piece in pieces) > 1500
 
 
 def test_a_record_that_never_fits_is_named() -> None:
