@@ -21,8 +21,8 @@ from typing import Final
 from hack.cache import ROOT
 
 LOGS: Final = ROOT / "artifacts" / "logs"
-PHASES: Final = (("setup",), ("check",), ("binaries", "images"), ("cluster-up",), ("integration", "e2e"))
-"""One after the other; those in brackets together run side by side, as each waits for others much of its time."""
+PHASES: Final = (("setup",), ("check",), ("binaries", "images"), ("integration",), ("cluster-up",), ("e2e",))
+"""One after the other; those in brackets together run side by side, as one compiles while the other mostly waits."""
 USING_A_CLUSTER: Final = ("cluster-up", "e2e")
 CLEANUP: Final = "cluster-down"
 CLOSING: Final = re.compile(r"^(=+ )?\d+ (passed|failed|error|skipped|deselected|warning|xfailed|xpassed).* in [\d.]+s")

@@ -1,7 +1,8 @@
 """``python -m bench.replay``: a broker, the inputs, and the contestants in turns; medians go into a table and a file.
 
 Exactly-once copies by Sluice's worker against raw produce of the same batches from memory (the limit), a
-consume/produce loop on librdkafka, and kcat piped into kcat.
+consume/produce loop on librdkafka, and kcat piped into kcat; and, filtered by key and marked with headers, the worker
+against the loop.
 """
 
 from __future__ import annotations
@@ -33,6 +34,8 @@ from tests.support.kafka import start_cluster
 
 RESULTS: Final = Path(__file__).parents[1] / "results" / "replay.json"
 CONTESTANTS: Final = ("limit", "sluice", "librdkafka", "kcat")
+OPENED: Final = ("sluice-opened", "librdkafka-opened")
+"""They filter by key and set headers, which kcat can't; on the first input only."""
 _TIMEOUT: Final = 1800
 
 
@@ -79,7 +82,7 @@ def measure(bootstrap: str, kind: Input, records: int, rounds: int) -> dict[str,
     fill(bootstrap, source, kind, records)
     runs: dict[str, list[Run]] = defaultdict(list)
     for number in range(rounds + 1):
-        for contestant in CONTESTANTS:
+        for contestant in (*CONTESTANTS, *(OPENED if kind is INPUTS[0] else ())):
             target = f"{source}-{contestant}-{number}"
             make_topics(bootstrap, [target])
             run = copy(contestant, bootstrap, source, target)
@@ -105,9 +108,11 @@ def figures(results: dict[str, dict[str, list[Run]]]) -> dict[str, float]:
             found[f"exact_vs_{peer}"] = median(main, peer) / median(main, "sluice")
             ratio = median(main, "sluice", "cpu_seconds") / median(main, peer, "cpu_seconds")
             found[f"cpu_per_gb_vs_{peer}"] = ratio
+        found["opened_vs_librdkafka"] = median(main, "librdkafka-opened") / median(main, "sluice-opened")
     if (bad := INPUTS[-1].name) in results:
         found["badly_batched_vs_librdkafka"] = median(bad, "librdkafka") / median(bad, "sluice")
-    found["worker_rss_mb"] = max(run.rss_mb or 0.0 for runs in results.values() for run in runs["sluice"])
+    ours = [run for runs in results.values() for name in ("sluice", OPENED[0]) for run in runs.get(name, ())]
+    found["worker_rss_mb"] = max(run.rss_mb or 0.0 for run in ours)
     return {name: round(value, 3) for name, value in found.items()}
 
 
@@ -137,6 +142,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--records", type=int, default=3_000_000, help="records of the first input; others are shares")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--input", action="append", choices=[kind.name for kind in INPUTS])
+    parser.add_argument("--output", type=Path, default=RESULTS)
     options = parser.parse_args(arguments)
     if shutil.which("kcat") is None:
         raise SystemExit("kcat is missing: install it (apt-get install kcat); a peer isn't left out")
@@ -167,11 +173,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
         },
         "machine": {"cores": os.cpu_count(), "load": os.getloadavg()[0]},
     }
-    RESULTS.parent.mkdir(exist_ok=True)
-    RESULTS.write_text(json.dumps(written, indent=2) + "\n")
+    options.output.parent.mkdir(exist_ok=True)
+    options.output.write_text(json.dumps(written, indent=2) + "\n")
     for name, value in written["figures"].items():
         console.print(f"{name} = {value}")
-    console.print(f"written to {RESULTS.relative_to(Path.cwd())}" if RESULTS.is_relative_to(Path.cwd()) else RESULTS)
+    console.print(f"written to {os.path.relpath(options.output)}")
 
 
 if __name__ == "__main__":

@@ -21,13 +21,29 @@ from sluice.kafka.connection import ConnectionSettings
 from sluice.plan.observed import TopicPartition
 from sluice.replay.assignment import Access, Assignment, Slice, TopicRoute
 from sluice.replay.group_positions import commit_positions
+from sluice.replay.rules import NO_RULES, Match, RecordRules
 from sluice.replay.wire import Connection
 
 _MAX_BATCH: Final = 2 * 1024 * 1024
 
 
+_PREFIXES: Final = tuple(f"key-{digit}" for digit in "12345")
+"""More than half of the keys begin so."""
+_JOB: Final = "bench/opened"
+
+
 def sluice(bootstrap: str, source: str, target: str) -> float:
-    """The replay worker: whole batches, exactly once."""
+    """The replay worker: whole batches, or merged ones, exactly once."""
+    return _sluice(bootstrap, source, target, NO_RULES)
+
+
+def sluice_opened(bootstrap: str, source: str, target: str) -> float:
+    """The replay worker, for keys of some beginnings and with provenance in headers, exactly once."""
+    rules = RecordRules(key=Match(prefix=_PREFIXES), mark=_JOB)
+    return _sluice(bootstrap, source, target, rules)
+
+
+def _sluice(bootstrap: str, source: str, target: str, rules: RecordRules) -> float:
     from sluice.replay.worker import Worker
 
     async def prepare() -> Assignment:
@@ -47,6 +63,7 @@ def sluice(bootstrap: str, source: str, target: str) -> float:
             transactional_id_prefix=name,
             routes=(TopicRoute(source, topics[source].id, target, topics[target].id, source, _MAX_BATCH),),
             slices=tuple(Slice(0, place.partition, 0, ends[place], 0) for place in places),
+            rules=rules,
         )
 
     plan = asyncio.run(prepare())
@@ -109,6 +126,15 @@ def check_produced(body: memoryview) -> None:
 
 def librdkafka(bootstrap: str, source: str, target: str) -> float:
     """A consume/produce loop on librdkafka; at least once."""
+    return _librdkafka(bootstrap, source, target, opened=False)
+
+
+def librdkafka_opened(bootstrap: str, source: str, target: str) -> float:
+    """The same loop with the filter and the headers of ``sluice_opened``."""
+    return _librdkafka(bootstrap, source, target, opened=True)
+
+
+def _librdkafka(bootstrap: str, source: str, target: str, *, opened: bool) -> float:
     from confluent_kafka import OFFSET_BEGINNING, Consumer, Producer
     from confluent_kafka import TopicPartition as Place
 
@@ -135,6 +161,7 @@ def librdkafka(bootstrap: str, source: str, target: str) -> float:
     )
     partitions = list(consumer.list_topics(source, timeout=30).topics[source].partitions)
     consumer.assign([Place(source, number, OFFSET_BEGINNING) for number in partitions])
+    prefixes = tuple(prefix.encode() for prefix in _PREFIXES)
     started = time.monotonic()
     ended = 0
     while ended < len(partitions):
@@ -142,13 +169,24 @@ def librdkafka(bootstrap: str, source: str, target: str) -> float:
             if message.error():
                 ended += 1
                 continue
+            headers = message.headers()
+            if opened:
+                if not message.key().startswith(prefixes):
+                    continue
+                place = f"{source}/{message.partition()}/{message.offset()}"
+                headers = [
+                    *(headers or ()),
+                    ("sluice-replay-job", _JOB),
+                    ("sluice-replay-count", "1"),
+                    ("sluice-replay-source", place),
+                ]
             while True:
                 try:
                     producer.produce(
                         target,
                         key=message.key(),
                         value=message.value(),
-                        headers=message.headers(),
+                        headers=headers,
                         partition=message.partition(),
                         timestamp=message.timestamp()[1],
                     )
@@ -170,7 +208,13 @@ def peak_memory() -> float:
     return int(line.split()[1]) / 1024
 
 
-CONTESTANTS: Final = {"sluice": sluice, "limit": limit, "librdkafka": librdkafka}
+CONTESTANTS: Final = {
+    "sluice": sluice,
+    "limit": limit,
+    "librdkafka": librdkafka,
+    "sluice-opened": sluice_opened,
+    "librdkafka-opened": librdkafka_opened,
+}
 
 
 if __name__ == "__main__":

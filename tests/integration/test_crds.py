@@ -244,6 +244,13 @@ REFUSED: list[tuple[str, str, Any, str]] = [
     ("ReplayJob", "source.range.to.time", "yesterday", "must be of type date-time"),
     ("ReplayJob", "source.range.to.offset", 3, "say exactly one of offset, time and at"),
     ("ReplayJob", "target.topic", "orders", "a topic can't be copied onto itself"),
+    ("ReplayJob", "select", {}, "select says nothing"),
+    ("ReplayJob", "select", {"key": {"exact": ["a"], "regex": "b"}}, "exactly one of exact, prefix, regex"),
+    ("ReplayJob", "select", {"key": {"hashRange": {"from": 20, "to": 10}}}, "the range is empty"),
+    ("ReplayJob", "select", {"headers": [{"name": "h", "absent": True, "regex": "b"}]}, "at most one of exact"),
+    ("ReplayJob", "headers", {"drop": []}, "headers says nothing"),
+    ("ReplayJob", "headers", {"drop": ["a"], "rename": {"a": "b"}}, "both dropped and renamed"),
+    ("ReplayJob", "headers", {"rename": {"a": "sluice-replay-count"}}, "which replays set themselves"),
     ("ConsumerGroup", "startPosition", {"from": "Time"}, "time is needed with from: Time"),
     ("ConsumerGroup", "topics", ["orders", "orders"], "Duplicate value"),
     ("ConsumerGroup", "topics", [], "should have at least 1 items"),
@@ -379,6 +386,10 @@ TRANSITIONS: list[tuple[str, str, Any, str]] = [
     ("ReplayJob", "target.topic", "elsewhere", "a replay can't be changed once made"),
     ("ReplayJob", "runId", "second", "a replay can't be changed once made"),
     ("ReplayJob", "parallelism", 7, "a replay can't be changed once made"),
+    ("ReplayJob", "select", {"key": {"exact": ["a"]}}, "can't be changed once made"),
+    ("ReplayJob", "headers", {"drop": ["a"]}, "can't be changed once made"),
+    ("ReplayJob", "provenance", "Headers", "can't be changed once made"),
+    ("ReplayJob", "excludeReplayed", True, "can't be changed once made"),
     ("ConsumerGroup", "groupId", "another", "groupId can't be changed"),
     ("User", "userName", "another", "userName can't be changed"),
 ]
@@ -465,3 +476,8 @@ def test_the_largest_objects_stay_within_the_rules_budget(api: Api) -> None:
     acl = {"resource": "Topic", "name": "t", "operations": ["Read"]}
     api.create("User", "large", {"clusterRef": REF, "acls": [acl] * 200})
     api.create("ConsumerGroup", "large", {"clusterRef": REF, "topics": [f"topic-{n}" for n in range(1000)]})
+    texts = [f"{n:04}" + "x" * 1020 for n in range(100)]
+    headers = [{"name": f"h{n}", "exact": texts} for n in range(20)]
+    changes = {"drop": [f"d{n}" for n in range(50)], "rename": {f"o{n}": f"n{n}" for n in range(50)}}
+    select = {"key": {"exact": texts}, "headers": headers}
+    api.create("ReplayJob", "large", {**GOOD["ReplayJob"], "select": select, "headers": changes})

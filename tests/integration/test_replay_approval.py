@@ -172,7 +172,7 @@ async def test_it_waits_for_two_others_and_the_audit_tells_the_whole_story(
         ("Started", place.user("ann")),
         ("Completed", None),
     ]
-    assert {fact["planHash"] for fact in facts} == {plan}
+    assert {fact["planHash"] for fact in facts if fact["fact"] != "Resume"} == {plan}
     assert (facts[0]["partitions"], facts[-1]["records"]) == ([[0, 0, 100]], 100)
 
     config = tmp_path / "librdkafka.json"

@@ -16,11 +16,13 @@ from kafka.structs import TopicPartition as KafkaPlace
 from sluice.plan.observed import NewTopic, TopicPartition
 from sluice.replay.assignment import Access, Limits
 from sluice.replay.errors import DoubtError, ExitCode
+from sluice.replay.rules import Match, RecordRules
 from sluice.replay.transaction import Position, Transactions
 from sluice.replay.worker import Worker
 from tests.integration.support.replay import (
     JANUARY_2013,
     Replay,
+    Seen,
     fill,
     make_replay,
     make_topic,
@@ -42,7 +44,7 @@ def broker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[KafkaCluster]:
     config = {
         "log.cleaner.backoff.ms": "100",
         "log.initial.task.delay.ms": "100",
-        "connections.max.reauth.ms": "2000",
+        "connections.max.reauth.ms": "4000",
     }
     with start_cluster(tmp_path_factory.mktemp("replay") / "cluster", config=config, tls=True) as cluster:
         yield cluster
@@ -210,6 +212,58 @@ def test_killed_twenty_times_and_still_once(broker: KafkaCluster, tmp_path: Path
     assert records(read_back(broker, target, 3)) == records(read_back(broker, source, 3))
 
 
+def test_filtered_and_marked_once_whatever_is_killed(broker: KafkaCluster, tmp_path: Path) -> None:
+    source, target = make_topic(broker, 2), make_topic(broker, 2)
+    fill(broker, source, 24_000, 2)
+    rules = RecordRules(key=Match(prefix=("key-1", "key-2")), drop=("none",), mark="ns/job")
+    limits = Limits(transaction_bytes=10_000, buffer_bytes=60_000, fetch_bytes=30_000, request_bytes=10_000)
+    replay = make_replay(broker, tmp_path, source, target, limits=limits, rules=rules)
+    end = sum(part.end for part in replay.plan.slices)
+    expected: dict[int, list[Seen]] = {}
+    for partition, of in read_back(broker, source, 2).items():
+        taken = [(offset, seen) for offset, seen in of if (seen[0] or b"").startswith((b"key-1", b"key-2"))]
+        expected[partition] = [
+            (
+                *seen[:3],
+                (
+                    *(header for header in seen[3] if header[0] != "none"),
+                    ("sluice-replay-job", b"ns/job"),
+                    ("sluice-replay-count", b"1"),
+                    ("sluice-replay-source", f"{source}/{partition}/{offset}".encode()),
+                ),
+            )
+            for offset, seen in taken
+        ]
+    killed = 0
+    while killed < 4 and moved(replay) < end:
+        before = moved(replay)
+        worker = replay.start()
+        wait_until(lambda before=before: moved(replay) > before, 60, "a commit of this worker")  # type: ignore[misc]
+        worker.kill()
+        worker.communicate()
+        killed += 1
+    assert killed >= 2, "kills in the middle of the copy"
+    code, summary = replay.run()
+    written = sum(map(len, expected.values()))
+    assert (code, summary["records"], summary["filtered"]) == (0, written, 24_000 - written)
+    assert sum(position.filtered for position in replay.positions().values()) == 24_000 - written
+    assert records(read_back(broker, target, 2)) == expected
+
+
+def test_a_badly_batched_source_is_merged_on_the_way(broker: KafkaCluster, tmp_path: Path) -> None:
+    count = 20_000
+    source, target = make_topic(broker), make_topic(broker)
+    client = producer(broker, **{"batch.num.messages": 2, "linger.ms": 1000, "queue.buffering.max.messages": 10**6})
+    for number in range(count):
+        client.produce(source, value=str(number).encode(), partition=0, timestamp=JANUARY_2013 + number)
+    assert client.flush(60) == 0
+    code, summary = make_replay(broker, tmp_path, source, target).run()
+    assert (code, summary["records"], summary["filtered"]) == (0, count, 0)
+    assert records(read_back(broker, target)) == records(read_back(broker, source))
+    # The header of a batch alone has 61 bytes, which two records would share.
+    assert summary["bytes"] < 25 * count
+
+
 @pytest.mark.parametrize("version", [1, 2])
 def test_a_session_that_fails_with_an_open_transaction_goes_on_in_the_same_process(
     broker: KafkaCluster, old: KafkaCluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, version: int
@@ -250,11 +304,11 @@ def test_credentials_are_shown_again_while_copying(broker: KafkaCluster, tmp_pat
     access = Access(tuple(broker.bootstrap_of("SCRAM").split(",")), tls=True, sasl_mechanism="SCRAM-SHA-512")
     # A small batch a request, so that requests are under way all the time, for longer than a session of SASL lives.
     limits = Limits(transaction_bytes=50_000, request_bytes=1)
-    replay = make_replay(broker, tmp_path, source, target, access=access, limits=limits)
+    replay = make_replay(broker, tmp_path, source, target, access=access, limits=limits, max_batch_bytes=130)
     worker = replay.start()
     wait_until(lambda: moved(replay) > 0, 60, "the first commit")
     started = time.monotonic()
-    wait_until(lambda: time.monotonic() - started > 5, 10, "two proofs of each connection")
+    wait_until(lambda: time.monotonic() - started > 9, 20, "two proofs of each connection")
     before = moved(replay)
     wait_until(lambda: moved(replay) > before, 60, "it copies all the same")
     assert moved(replay) < count, "it was done too soon: give it more records"

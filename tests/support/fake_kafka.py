@@ -94,7 +94,8 @@ class FakeKafka:
     coordinator: int = 0
     quota: float = math.inf
     """Bytes a second that may be produced; more is answered with a pause."""
-    batches_per_fetch: int = 1000
+    batches_per_fetch: int = 8
+    """So few that a worker doesn't merge them, though they are small."""
     lifetime_ms: int = 0
     """After which clients have to authenticate (PLAIN) again."""
     proofs: list[bytes] = field(default_factory=list)

@@ -9,13 +9,14 @@ from pydantic import Field, model_validator
 
 from sluice.api.base import ClusterReference, Model, Status, Timestamp, cel, rules, worded
 from sluice.api.replay_rewind import Rewind, RewindStatus
+from sluice.api.replay_selection import HeaderChanges, Provenance, Selection
 from sluice.api.topic import NOT_A_TOPIC_NAME, TOPIC_NAME
 
 _ONE_BOUND = "[has(self.offset), has(self.time), has(self.at)].filter(x, x).size() == 1"
 COPY_NEEDS: Final = "mode Copy needs source and target, and has no rewind: say them, or mode: Rewind"
 REWIND_NEEDS: Final = (
-    "mode Rewind needs rewind, and has no source, target, ordering, parallelism and backoffLimit: nothing is copied;"
-    " leave them out"
+    "mode Rewind needs rewind, and has no source, target, select, headers, provenance, excludeReplayed, ordering,"
+    " parallelism and backoffLimit: nothing is copied; leave them out"
 )
 Part = TypeVar("Part", bound=Model)
 RESERVED_TOPICS: Final = ("__", "sluice-")
@@ -141,8 +142,12 @@ class ReplayJobSpec(Model):
             COPY_NEEDS,
         ),
         cel(
-            "self.mode != 'Rewind' || (has(self.rewind) && !has(self.source) && !has(self.target) && self.ordering == 'Refuse' && self.parallelism == 1 && self.backoffLimit == 6)",
+            "self.mode != 'Rewind' || (has(self.rewind) && !has(self.source) && !has(self.target) && self.ordering == 'Refuse' && self.parallelism == 1 && self.backoffLimit == 6 && !has(self.select) && !has(self.headers) && self.provenance == 'None' && !self.excludeReplayed)",
             REWIND_NEEDS,
+        ),
+        cel(
+            "has(self.select) == has(oldSelf.select) && (!has(self.select) || self.select == oldSelf.select) && has(self.headers) == has(oldSelf.headers) && (!has(self.headers) || self.headers == oldSelf.headers) && self.provenance == oldSelf.provenance && self.excludeReplayed == oldSelf.excludeReplayed",
+            "which records a replay takes, and what it changes in them, can't be changed once made: delete it, or make another ReplayJob",
         ),
         cel(
             "!has(self.source) || !has(self.target) || self.source.topic != self.target.topic",
@@ -159,6 +164,16 @@ class ReplayJobSpec(Model):
     target_: Target | None = Field(alias="target", default=None, description="With `mode: Copy`: where it goes.")
     rewind_: Rewind | None = Field(
         alias="rewind", default=None, description="With `mode: Rewind`: whose positions are moved, and where to."
+    )
+    select: Selection | None = Field(default=None, description="Which records of the range; all unless said.")
+    exclude_replayed: bool = Field(
+        default=False,
+        description="Leave out records that a replay has written (those with a header `sluice-replay-job` or `sluice-replay-count`).",
+    )
+    headers: HeaderChanges | None = Field(default=None, description="Headers to leave out or to rename.")
+    provenance: Provenance = Field(
+        default=Provenance.NONE,
+        description="`Headers`: each record gets `sluice-replay-job` (namespace/name, and the runId if there is one), `sluice-replay-count` (how often it was replayed) and `sluice-replay-source` (topic/partition/offset), in the place of what it has by these names.",
     )
     ordering: Ordering = Field(
         default=Ordering.REFUSE,
@@ -186,6 +201,9 @@ class ReplayJobSpec(Model):
     def _fits_its_mode(self) -> ReplayJobSpec:
         copies = self.source_ is not None and self.target_ is not None and self.rewind_ is None
         unused = (self.ordering, self.parallelism, self.backoff_limit) == (Ordering.REFUSE, 1, 6)
+        unused = unused and not (
+            self.select or self.headers or self.exclude_replayed or self.provenance is not Provenance.NONE
+        )
         rewinds = self.rewind_ is not None and self.source_ is None and self.target_ is None and unused
         if self.mode is Mode.COPY and not copies:
             raise ValueError(COPY_NEEDS)
@@ -245,6 +263,7 @@ class ReplayProgress(Model):
     percent: int = Field(ge=0, le=100, description="Offsets passed, in per cent.")
     records: int = Field(description="Records written to the target.")
     bytes: int = Field(description="Bytes of record batches written to the target.")
+    filtered: int = Field(default=0, description="Records that `select` or `excludeReplayed` left out.")
     records_per_second: int = Field(description="Rate since the last report.")
     seconds_left: int | None = Field(default=None, description="Estimated time to completion.")
     positions: list[int] = Field(

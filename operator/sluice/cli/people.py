@@ -128,6 +128,19 @@ def create(
     ] = False,
     run_id: Annotated[str | None, typer.Option(help="Another run of what was completed or cancelled before.")] = None,
     parallelism: Annotated[int | None, typer.Option(min=1, max=100, help="Workers.")] = None,
+    key: Annotated[list[str] | None, typer.Option(help="Only records of this key; may be said again.")] = None,
+    key_prefix: Annotated[list[str] | None, typer.Option(help="Only keys that begin so; may be said again.")] = None,
+    key_regex: Annotated[str | None, typer.Option(help="Only keys in which this (RE2) is found.")] = None,
+    key_share: Annotated[str | None, typer.Option(help="Only so many per cent of all keys: 10, or 10-20.")] = None,
+    header: Annotated[
+        list[str] | None, typer.Option(help="Only records with this header: NAME, or NAME=VALUE; all that are said.")
+    ] = None,
+    exclude_replayed: Annotated[
+        bool, typer.Option("--exclude-replayed", help="Leave out what a replay has written, by its headers.")
+    ] = False,
+    provenance: Annotated[
+        bool, typer.Option("--provenance", help="Copied records say in headers where they come from.")
+    ] = False,
     output: Annotated[
         Output | None, typer.Option("--output", "-o", help="Print the manifest, and make nothing.")
     ] = None,
@@ -135,8 +148,9 @@ def create(
     context: Context = None,
 ) -> None:
     """Make a replay, or with -o yaml print its manifest, to be kept in Git."""
-    from sluice.cli.replay_acts import Request, run_create
+    from sluice.cli.replay_acts import Request, Selected, run_create
 
+    chosen = Selected(key or (), key_prefix or (), key_regex, key_share, header or (), exclude_replayed, provenance)
     request = Request(
         job,
         cluster,
@@ -151,6 +165,7 @@ def create(
         rewind,
         tuple(topic or ()),
         wait,
+        chosen,
     )
     raise typer.Exit(run_create(request, output.value if output else None, namespace, context))
 

@@ -69,6 +69,7 @@ def ending(job: ReplayJob) -> str:
         return f"{text} ({sentence(job)})"
     if status.progress is not None:
         text += f", {status.progress.records:,} records, {status.progress.bytes:,} bytes"
+        text += f", {status.progress.filtered:,} left out" if status.progress.filtered else ""
     if status.start_time and status.completion_time:
         text += f" in {(status.completion_time - status.start_time).total_seconds():.0f} s"
     return text if status.phase is ReplayPhase.COMPLETED else f"{text} ({sentence(job)})"

@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 import secrets
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Final
@@ -38,6 +39,19 @@ _ASKED: Final = {
 
 
 @dataclass(frozen=True)
+class Selected:
+    """Which records, and what they say of where they come from, as flags say it."""
+
+    keys: Sequence[str] = ()
+    key_prefixes: Sequence[str] = ()
+    key_regex: str | None = None
+    key_share: str | None = None
+    headers: Sequence[str] = ()
+    exclude_replayed: bool = False
+    provenance: bool = False
+
+
+@dataclass(frozen=True)
 class Request:
     """A replay as flags say it."""
 
@@ -54,6 +68,7 @@ class Request:
     rewind: str | None = None
     topics: tuple[str, ...] = ()
     wait_seconds: int | None = None
+    selection: Selected = Selected()
 
 
 def run_act(act: Act, name: str, namespace: str | None, context: str | None) -> int:
@@ -108,6 +123,7 @@ def manifest(request: Request) -> dict[str, Any]:
         spec["runId"] = request.run_id
     if request.parallelism is not None:
         spec["parallelism"] = request.parallelism
+    spec |= selected(request.selection)
     try:
         ReplayJobSpec.model_validate(spec)
     except ValidationError as error:
@@ -152,6 +168,45 @@ def goal(text: str) -> Mapping[str, Any]:
     if text.startswith(SNAPSHOT):
         return {"snapshot": text.removeprefix(SNAPSHOT)}
     return bound("--to", text, "Earliest" if text.lower() == "earliest" else "Latest")
+
+
+def selected(asked: Selected) -> dict[str, Any]:
+    """The part of the spec that says which records are taken; what flags don't say isn't in it.
+
+    Raises:
+        ValueError: a flag can't be read, or two say the same.
+    """
+    keys: dict[str, Any] = {
+        "exact": list(asked.keys),
+        "prefix": list(asked.key_prefixes),
+        "regex": asked.key_regex,
+        "hashRange": share(asked.key_share) if asked.key_share else None,
+    }
+    key = {name: value for name, value in keys.items() if value}
+    if len(key) > 1:
+        raise ValueError("only one of --key, --key-prefix, --key-regex and --key-share can be said")
+    headers = [
+        {"name": name, **({"exact": [value]} if said else {})}
+        for name, said, value in (header.partition("=") for header in asked.headers)
+    ]
+    select = {**({"key": key} if key else {}), **({"headers": headers} if headers else {})}
+    return {
+        **({"select": select} if select else {}),
+        **({"excludeReplayed": True} if asked.exclude_replayed else {}),
+        **({"provenance": "Headers"} if asked.provenance else {}),
+    }
+
+
+def share(text: str) -> Mapping[str, int]:
+    """A share of all keys, in per cent: ``10`` or ``10-20``.
+
+    Raises:
+        ValueError: it is neither.
+    """
+    found = re.fullmatch(r"(?:(\d{1,3})-)?(\d{1,3})", text, re.ASCII)
+    if found is None:
+        raise ValueError(f"--key-share {text} is neither a number of per cent (10) nor two (10-20)")
+    return {"from": int(found[1] or 0), "to": int(found[2])}
 
 
 def bound(flag: str, text: str, named: str) -> Mapping[str, Any]:

@@ -13,7 +13,7 @@ from typing import Final
 
 from sluice.api.base import Reason
 from sluice.api.objects import Key, ReplayJob
-from sluice.api.replay import ENDED, Mode, ReplayPhase, ReplayPlan, Wanted
+from sluice.api.replay import ENDED, Mode, ReplayPhase, ReplayPlan, ReplayProgress, Wanted
 from sluice.engine import status as conditions
 from sluice.engine.batching import each
 from sluice.engine.finalizers import fresh, hold
@@ -292,7 +292,7 @@ class ReplayJobReconciler:
         self, job: ReplayJob, entry: LedgerEntry, ledger: Ledger, positions: Mapping[int, Committed]
     ) -> Outcome:
         measured, _ = progress(entry.plan, positions, None, self._context.clock())
-        await self._close(job, entry, ledger, LedgerState.COMPLETED, measured.records, measured.bytes)
+        await self._close(job, entry, ledger, LedgerState.COMPLETED, measured)
         await self._report.completed(job, entry.plan, measured)
         return Outcome(requeue_after=0.0)
 
@@ -301,7 +301,9 @@ class ReplayJobReconciler:
         if entry.uid == job.uid:
             whole = {p.partition: Committed(p.end, 0, 0) for p in entry.plan.partitions}
             measured, _ = progress(entry.plan, whole, None, self._context.clock())
-            counted = measured.model_copy(update={"records": entry.records, "bytes": entry.bytes})
+            counted = measured.model_copy(
+                update={"records": entry.records, "bytes": entry.bytes, "filtered": entry.filtered}
+            )
             await self._report.completed(job, entry.plan, counted)
         else:
             await self._report.already_completed(job, entry.plan, entry.at, entry.records)
@@ -342,10 +344,15 @@ class ReplayJobReconciler:
         return Outcome(requeue_after=0.0)
 
     async def _close(
-        self, job: ReplayJob, entry: LedgerEntry, ledger: Ledger, state: LedgerState, records: int = 0, size: int = 0
+        self,
+        job: ReplayJob,
+        entry: LedgerEntry,
+        ledger: Ledger,
+        state: LedgerState,
+        measured: ReplayProgress | None = None,
     ) -> None:
         at = conditions.stamp(self._context.clock())
-        await ledger.write(replace(entry, state=state, uid=job.uid, at=at, records=records, bytes=size))
+        await ledger.write(entry.ended(state, job.uid, at, measured))
 
     def _entry(
         self,

@@ -7,7 +7,6 @@ that it doesn't matter which of these steps was an operator's last.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
 from typing import Any, Final
 
 from sluice.api.base import Reason
@@ -104,9 +103,8 @@ class ReplayControl:
         if plan.partitions and all(p.partition in positions for p in plan.partitions):
             measured, _ = progress(plan, positions, None, self._context.clock())
         if entry.state is not LedgerState.CANCELLED:
-            records, size = (measured.records, measured.bytes) if measured else (0, 0)
             at = conditions.stamp(self._context.clock())
-            entry = replace(entry, state=LedgerState.CANCELLED, uid=job.uid, at=at, records=records, bytes=size)
+            entry = entry.ended(LedgerState.CANCELLED, job.uid, at, measured)
             await ledger.write(entry)
         await self._report.cancelled(job, entry.at, plan if plan.partitions else None, measured)
 

@@ -112,6 +112,8 @@ class ReplayReport:
         """All of it is in the target."""
         self._measure(job, measured)
         message = f"{measured.records:,} records were copied to {job.spec.target.topic}, each once{_loudly(job)}"
+        if measured.filtered:
+            message += f"; {measured.filtered:,} were left out, as the spec asks"
         own = [_planned(plan_sentence(job, plan)), _holds(ConditionType.COMPLETE, Reason.COMPLETED, message)]
         found = conditions.ready(job, self._now(), message, reason=Reason.COMPLETED, own=own)
         self.tell(job, Reason.COMPLETED, message)

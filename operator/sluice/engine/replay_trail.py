@@ -29,6 +29,7 @@ _ASKED: Final = {
     Act.CANCEL: Fact.CANCEL,
     Act.UNDO: Fact.UNDO,
 }
+_CHOSEN: Final = {"select", "exclude_replayed", "headers", "provenance"}
 _ENDS: Final = {
     ReplayPhase.COMPLETED: Fact.COMPLETED,
     ReplayPhase.ALREADY_COMPLETED: Fact.ALREADY_COMPLETED,
@@ -62,6 +63,7 @@ class ReplayTrail:
             "requestedBy": job.annotations.get(REQUESTED_BY, ""),
             "source": job.spec.source.manifest(),
             "target": job.spec.target.manifest(),
+            **job.spec.model_dump(mode="json", by_alias=True, exclude_defaults=True, include=_CHOSEN),
             "offsets": plan.offsets,
             "partitions": [[p.partition, p.start, p.end] for p in plan.partitions],
         }

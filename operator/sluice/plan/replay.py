@@ -12,6 +12,7 @@ from typing import Any, Final, TypeVar
 from sluice.api.base import Model
 from sluice.api.replay import RESERVED_TOPICS, End, Mode, Ordering, PartitionRange, ReplayJobSpec, ReplayPlan, Start
 from sluice.manifests.names import content_hash
+from sluice.plan import replay_selection as selection
 from sluice.plan import rewind
 from sluice.plan.observed import TopicDescription
 
@@ -110,8 +111,14 @@ def _identity(namespace: str, spec: ReplayJobSpec) -> str:
             "cluster": cluster,
             "source": _differing(spec.source.model_copy(update={"range": said})),
             "target": _differing(spec.target),
+            **_records(spec),
         }
     )
+
+
+def _records(spec: ReplayJobSpec) -> dict[str, Any]:
+    """What of single records is asked for, as part of what is hashed; nothing of it hashes as if there were no such."""
+    return {"records": asked} if (asked := selection.differing(spec)) else {}
 
 
 def _in_utc(bound: Bound) -> Bound:
@@ -174,7 +181,7 @@ def make(spec: ReplayJobSpec, observed: Observed, now: datetime) -> Planned:
         partitions=partitions,
         warnings=_warnings(spec, observed, ranges, now),
     )
-    content = plan.model_dump(mode="json", exclude={"hash", "planned_at", "warnings"})
+    content = plan.model_dump(mode="json", exclude={"hash", "planned_at", "warnings"}) | _records(spec)
     limit = int(observed.target_config.get("max.message.bytes", DEFAULT_MAX_BATCH_BYTES))
     return Planned(plan.model_copy(update={"hash": content_hash(content)}), None, limit)
 
@@ -228,6 +235,8 @@ def _refusal(spec: ReplayJobSpec, observed: Observed) -> str | None:
             f"partitions stay the same, and topic {target.name} has {len(target.partitions)} where partition"
             f" {wanted[-1]} of {source.name} is to be copied: give it at least {wanted[-1] + 1}"
         )
+    if problem := selection.refusal(spec):
+        return problem
     if spec.ordering is Ordering.ACCEPT_REORDERING:
         return None
     remedy = "; if that is right for its consumers, say spec.ordering: AcceptReordering"
@@ -247,6 +256,7 @@ def _warnings(spec: ReplayJobSpec, observed: Observed, ranges: Ranges, now: date
         *_age_warnings(observed, ranges, now),
         *_future_warnings(observed, ranges),
         *_config_warnings(observed),
+        *selection.warnings(spec),
         *observed.notes,
     ]
 

@@ -20,11 +20,12 @@ _REASONS: Final = {"POSITION_LOST": Reason.POSITION_LOST, "RANGE_LOST": Reason.R
 
 @dataclass(frozen=True)
 class Committed:
-    """A committed position, and what has been written until it."""
+    """A committed position, what has been written until it, and how many records were left out by rules."""
 
     offset: int
     records: int
     bytes: int
+    filtered: int = 0
 
 
 @dataclass(frozen=True)
@@ -145,6 +146,7 @@ def progress(
             percent=100 if not left else min(99, done * 100 // plan.offsets),
             records=records,
             bytes=sum(position.bytes for position in positions.values()),
+            filtered=sum(position.filtered for position in positions.values()),
             records_per_second=round(max(0.0, rate)),
             seconds_left=0 if not left else round(left / speed) if speed > 0 else None,
             positions=[positions[p.partition].offset for p in plan.partitions],

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from sluice.replay.errors import BadPlanError
+from sluice.replay.rules import NO_RULES, RecordRules
 
 FORMAT: Final = 1
 
@@ -83,17 +84,24 @@ class Assignment:
     from_ms: int | None = None
     to_ms: int | None = None
     limits: Limits = field(default_factory=Limits)
+    rules: RecordRules = NO_RULES
 
     def transactional_id(self, shard: int) -> str:
         """The id that fences earlier workers of ``shard``."""
         return transactional_id(self.transactional_id_prefix, shard)
 
     def to_json(self) -> str:
-        """The plan as JSON; slices are rows of numbers, so that thousands of them fit into a ConfigMap."""
+        """The plan as JSON; slices are rows of numbers, so that thousands of them fit into a ConfigMap.
+
+        Rules are in it only if there are some: a worker of an earlier release reads it if it can do all of it.
+        """
         value = asdict(self) | {
             "format": FORMAT,
             "slices": [[s.topic, s.partition, s.start, s.end, s.shard] for s in self.slices],
         }
+        del value["rules"]
+        if (rules := self.rules.as_json()) is not None:
+            value["rules"] = rules
         return json.dumps(value, sort_keys=True, separators=(",", ":"))
 
     @classmethod
@@ -116,6 +124,7 @@ class Assignment:
                         "routes": tuple(TopicRoute(**route) for route in value["routes"]),
                         "slices": tuple(Slice(*row) for row in value["slices"]),
                         "limits": Limits(**value["limits"]),
+                        "rules": RecordRules.read(value.get("rules")),
                     }
                 )
             )

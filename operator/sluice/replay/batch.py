@@ -81,6 +81,10 @@ class Batch:
         """Whether no record is missing between its first and last offset."""
         return self.records == self.last_offset_delta + 1
 
+    def intact(self, limit: int) -> bool:
+        """Whether it can be copied whole to where batches have at most ``limit`` bytes."""
+        return self.dense and not self.log_append_time and len(self.view) <= limit
+
 
 def split(data: memoryview, where: str) -> Iterator[Batch]:
     """The whole batches in a fetched ``data``; a batch cut off at the end is left out, as brokers send it so.

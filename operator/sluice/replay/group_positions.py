@@ -42,8 +42,16 @@ async def read_positions(admin: KafkaAdmin, group: str) -> dict[TopicPartition, 
         KafkaUnreachableError: they can't be read now.
     """
     found = await read_places(admin, group)
-    counts = {place: Counts.parse(at.metadata) for place, at in found.items()}
-    return {place: Committed(at.offset, counts[place].records, counts[place].bytes) for place, at in found.items()}
+    return {place: _committed(at) for place, at in found.items()}
+
+
+def _committed(at: Place) -> Committed:
+    counts = Counts.parse(at.metadata)
+    return Committed(at.offset, counts.records, counts.bytes, counts.filtered)
+
+
+def _as_place(at: Committed) -> Place:
+    return Place(at.offset, Counts(at.records, at.bytes, at.filtered).metadata())
 
 
 async def read_places(admin: KafkaAdmin, group: str, *, require_stable: bool = False) -> dict[TopicPartition, Place]:
@@ -180,7 +188,7 @@ async def recommit(admin: KafkaAdmin, group: str, positions: Mapping[TopicPartit
     await commit_places(
         admin,
         group,
-        {place: Place(at.offset, Counts(at.records, at.bytes).metadata()) for place, at in positions.items()},
+        {place: _as_place(at) for place, at in positions.items()},
     )
 
 

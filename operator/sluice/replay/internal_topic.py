@@ -27,7 +27,7 @@ from sluice.replay.encoding import (
 )
 from sluice.replay.errors import DeniedError, DoubtError, ReplayError
 from sluice.replay.partition import topic_uuid
-from sluice.replay.records import Record, content_of, key_and_value, read_records, write_batches
+from sluice.replay.records import Record, content_of, key_and_value, read_records, write_batch
 from sluice.replay.wire import REQUEST_SECONDS
 
 KeyAndValue = tuple[bytes | None, bytes | None]
@@ -125,19 +125,14 @@ class InternalTopic:
             KafkaUnreachableError: whether they were written isn't known.
         """
         now = int(time.time() * 1000)
-        batches = write_batches(
-            [Record(number, now, content_of(key, value)) for number, (key, value) in enumerate(records)],
-            0,
-            _MAX_RECORD,
-            self.name,
-        )
+        batches = [write_batch([Record(0, now, content_of(key, value))]) for key, value in records]
         try:
             cluster = await self._open(topic_id)
             try:
                 connection = await cluster.broker(cluster.leader(self._place), "records")
                 version = min(connection.api_versions[PRODUCE][1], PRODUCE_BY_ID)
                 topic = topic_uuid(topic_id) if version >= PRODUCE_BY_ID else self.name
-                for batch, _ in batches:
+                for batch in batches:
                     request = produce_request(
                         version, None, [(topic, [BatchToSend(0, batch)])], int(REQUEST_SECONDS * 1000)
                     )

@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import Any, Final
 
 from sluice.api.base import Reason
-from sluice.api.replay import ReplayPlan
+from sluice.api.replay import ReplayPlan, ReplayProgress
 from sluice.kafka.admin import KafkaAdmin
 from sluice.kafka.errors import KafkaRefusedError
 from sluice.plan.replay import as_json
@@ -53,11 +53,17 @@ class LedgerEntry:
     at: str
     records: int = 0
     bytes: int = 0
+    filtered: int = 0
 
     @property
     def record_key(self) -> str:
         """Key in the topic. Each state has its own, so that a stale write of an earlier one takes nothing back."""
         return _record_key(self.state, self.key)
+
+    def ended(self, state: LedgerState, uid: str, at: str, measured: ReplayProgress | None) -> LedgerEntry:
+        """The entry of the same replay's end, with the counts at that time (None: they aren't known)."""
+        records, size, filtered = (measured.records, measured.bytes, measured.filtered) if measured else (0, 0, 0)
+        return replace(self, state=state, uid=uid, at=at, records=records, bytes=size, filtered=filtered)
 
     def to_json(self) -> str:
         """As it stands in the topic."""
@@ -70,6 +76,7 @@ class LedgerEntry:
                 "at": self.at,
                 "records": self.records,
                 "bytes": self.bytes,
+                "filtered": self.filtered,
             }
         )
 
@@ -91,6 +98,7 @@ class LedgerEntry:
                 at=value["at"],
                 records=value["records"],
                 bytes=value["bytes"],
+                filtered=value.get("filtered", 0),
             )
         except KeyError as error:
             raise ValueError(f"the ledger's entry {key} lacks {error}") from error

@@ -9,8 +9,9 @@ from dataclasses import dataclass, field
 
 from sluice.plan.observed import TopicPartition
 from sluice.replay.assignment import TopicRoute
+from sluice.replay.pieces import Piece
 from sluice.replay.positions import Counts
-from sluice.replay.selection import Piece, Selection
+from sluice.replay.selection import Selection
 from sluice.replay.transaction import Position
 
 
@@ -62,8 +63,10 @@ class PartitionCopy:
         if not piece.view:
             if self.queue:
                 self.queue[-1].next_offset = piece.next_offset
+                self.queue[-1].filtered += piece.filtered
             else:
                 self.position = piece.next_offset
+                self.counts += Counts(filtered=piece.filtered)
             return 0
         self.queue.append(piece)
         self.queued_bytes += len(piece.view)

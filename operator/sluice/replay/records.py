@@ -1,6 +1,7 @@
-"""Records inside a batch, touched as little as possible: only timestamps and offsets are read or written.
+"""A few records, one by one: what markers and the ledger are made of (format v2, KIP-98).
 
-Of each record the key, value and headers are one stretch of bytes that goes on as it is (format v2, KIP-98).
+Those that are copied are read as columns, many at once (`sluice.replay.columns`), for which numpy is loaded: the
+operator, and a replay of whole batches, do without.
 """
 
 from __future__ import annotations
@@ -9,10 +10,11 @@ from collections.abc import Sequence
 from typing import Final, NamedTuple
 
 from sluice.replay.batch import HEADER_BYTES, Batch, assemble
-from sluice.replay.compression import compress, decompress
-from sluice.replay.errors import CorruptBatchError, RefusedError
+from sluice.replay.compression import NONE, compress, decompress
+from sluice.replay.errors import CorruptBatchError
 
 _MAX_VARINT_BYTES: Final = 10
+_BYTES: Final = [bytes([value]) for value in range(0x80)]
 
 
 class Record(NamedTuple):
@@ -35,12 +37,12 @@ def read_records(batch: Batch) -> list[Record]:
     position = 0
     try:
         for _ in range(batch.records):
-            length, position = _varint(payload, position)
+            length, position = read_varint(payload, position)
             end = position + length
             if length < 3 or end > len(payload):
                 raise CorruptBatchError(f"offset {batch.base_offset}: a record says that it is {length} bytes long")
-            timestamp_delta, position = _varint(payload, position + 1)  # the first byte, attributes, has no use yet
-            offset_delta, position = _varint(payload, position)
+            timestamp_delta, position = read_varint(payload, position + 1)  # the first byte, attributes, has no use yet
+            offset_delta, position = read_varint(payload, position)
             if position > end or not 0 <= offset_delta <= batch.last_offset_delta:
                 raise CorruptBatchError(f"offset {batch.base_offset}: a record's header is damaged")
             timestamp = batch.base_timestamp + timestamp_delta if append_time is None else append_time
@@ -53,42 +55,26 @@ def read_records(batch: Batch) -> list[Record]:
     return records
 
 
-def write_batches(records: Sequence[Record], codec: int, limit: int, where: str) -> list[tuple[memoryview, int]]:
-    """Batches with ``records`` in order, none larger than ``limit`` bytes, each with its number of records.
-
-    Raises:
-        RefusedError: a single record is larger than ``limit``.
-    """
-    if not records:
-        return []
-    batch = _write(records, codec)
-    if len(batch) <= limit:
-        return [(batch, len(records))]
-    if len(records) == 1:
-        raise RefusedError(
-            f"{where}, offset {records[0].offset}: the record needs a batch of {len(batch)} bytes, and the target takes"
-            f" {limit}; raise max.message.bytes of the target topic"
-        )
-    half = len(records) // 2
-    return write_batches(records[:half], codec, limit, where) + write_batches(records[half:], codec, limit, where)
-
-
-def _write(records: Sequence[Record], codec: int) -> memoryview:
+def write_batch(records: Sequence[Record], codec: int = NONE) -> memoryview:
+    """A batch with ``records`` in order, of which there is at least one."""
     base = records[0].timestamp
     data = bytearray()
     for delta, record in enumerate(records):
-        head = bytearray(1)
-        _append_varint(head, record.timestamp - base)
-        _append_varint(head, delta)
-        _append_varint(data, len(head) + len(record.content))
+        head = b"\0" + varint(record.timestamp - base) + varint(delta)
+        data += varint(len(head) + len(record.content))
         data += head
         data += record.content
     latest = max(record.timestamp for record in records)
     return assemble(compress(codec, data), codec, len(records), base, latest)
 
 
-def _varint(data: memoryview, position: int) -> tuple[int, int]:
-    """Read a zigzag varint; returns it and the position after it."""
+def read_varint(data: bytes | memoryview, position: int) -> tuple[int, int]:
+    """Read a zigzag varint; returns it and the position after it.
+
+    Raises:
+        CorruptBatchError: it has no end.
+        IndexError: it goes beyond the data.
+    """
     byte = data[position]
     if byte < 0x80:
         return (byte >> 1) ^ -(byte & 1), position + 1
@@ -102,12 +88,17 @@ def _varint(data: memoryview, position: int) -> tuple[int, int]:
     raise CorruptBatchError("a number in a record has no end")
 
 
-def _append_varint(data: bytearray, value: int) -> None:
+def varint(value: int) -> bytes:
+    """A number as it is written: zigzag, seven bits a byte."""
     value = (value << 1) ^ (value >> 63)
+    if value <= 0x7F:
+        return _BYTES[value]
+    found = bytearray()
     while value > 0x7F:
-        data.append((value & 0x7F) | 0x80)
+        found.append((value & 0x7F) | 0x80)
         value >>= 7
-    data.append(value)
+    found.append(value)
+    return bytes(found)
 
 
 def control_type(batch: Batch) -> int:
@@ -117,7 +108,7 @@ def control_type(batch: Batch) -> int:
         CorruptBatchError: it isn't a marker.
     """
     content = read_records(batch)[0].content
-    length, position = _varint(content, 0)
+    length, position = read_varint(content, 0)
     if length < 4 or position + 4 > len(content):
         raise CorruptBatchError(f"offset {batch.base_offset}: a control batch has no type")
     return int.from_bytes(content[position + 2 : position + 4], "big")
@@ -134,14 +125,14 @@ def content_of(key: bytes | None, value: bytes | None) -> memoryview:
     """A record's content, without headers."""
     data = bytearray()
     for field in (key, value):
-        _append_varint(data, -1 if field is None else len(field))
+        data += varint(-1 if field is None else len(field))
         data += field or b""
     data.append(0)
     return memoryview(data)
 
 
 def _field(content: memoryview, position: int) -> tuple[bytes | None, int]:
-    length, position = _varint(content, position)
+    length, position = read_varint(content, position)
     if length < 0:
         return None, position
     return bytes(content[position : position + length]), position + length

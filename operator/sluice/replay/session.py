@@ -141,7 +141,13 @@ class Session:
             target=TopicPartition(route.target, s.partition),
             committed_as=committed_as,
             selection=Selection(
-                s.end, self._assignment.from_ms, self._assignment.to_ms, route.max_batch_bytes, str(source)
+                end=s.end,
+                from_ms=self._assignment.from_ms,
+                to_ms=self._assignment.to_ms,
+                max_batch_bytes=route.max_batch_bytes,
+                where=str(source),
+                rules=self._assignment.rules,
+                source=f"{source.topic}/{source.partition}",
             ),
             position=position.offset,
             counts=position.counts,

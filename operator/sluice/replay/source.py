@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 import uuid
 from collections import defaultdict
 from collections.abc import Callable, Sequence
@@ -21,6 +22,8 @@ from sluice.replay.wire import REQUEST_SECONDS, Connection
 
 _OFFSET_OUT_OF_RANGE: Final = 1
 _MAX_WAIT_MS: Final = 500
+_LONGEST_TURN: Final = 0.02
+"""Seconds after which sending and answers get their turn."""
 _SMALLEST_SHARE: Final = 1024 * 1024
 _EARLIEST: Final = -2
 
@@ -108,8 +111,13 @@ class Source:
                 await self._explain_lost_range(connection, partition)
             raise_for(part.error, f"fetching {partition.source}")
             before = partition.fetch_offset
+            begun = time.monotonic()
             for piece in partition.selection.pieces(part.records, before, part.aborted):
                 self.queued_bytes += partition.queue_piece(piece)
+                if time.monotonic() - begun > _LONGEST_TURN:  # batches that are opened take their time
+                    self._on_data()
+                    await asyncio.sleep(0)
+                    begun = time.monotonic()
             moved = moved or partition.fetch_offset > before
         if moved:
             self._on_data()

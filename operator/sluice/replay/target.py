@@ -24,8 +24,8 @@ from sluice.replay.encoding import (
 from sluice.replay.errors import DeniedError, DoubtError, RefusedError
 from sluice.replay.pace import Pace
 from sluice.replay.partition import PartitionCopy, topic_uuid
+from sluice.replay.pieces import Piece
 from sluice.replay.positions import Counts
-from sluice.replay.selection import Piece
 from sluice.replay.together import together
 from sluice.replay.transaction import CONCURRENT_TRANSACTIONS, Transactions
 from sluice.replay.wire import REQUEST_SECONDS, Connection
@@ -165,7 +165,7 @@ class Target:
             seal(piece.view, identity.producer_id, identity.epoch, p.sequence)
             p.sequence = next_sequence(p.sequence, piece.records)
             p.position = piece.next_offset
-            p.counts = Counts(p.counts.records + piece.records, p.counts.bytes + len(piece.view))
+            p.counts += Counts(piece.records, len(piece.view), piece.filtered)
             p.in_flight += 1
             self.transaction_bytes += len(piece.view)
 

@@ -1,7 +1,8 @@
 """The worker process: one shard of a replay, session after session, until it is done or can't be.
 
 It needs Kafka and two folders of files, and no right in Kubernetes. The last line on stdout, also written to the
-container's termination log, is JSON: ``{"result": "done", "records": …, "bytes": …}``, or ``"result": "failed"`` with
+container's termination log, is JSON: ``{"result": "done", "records": …, "bytes": …,
+"filtered": …, "seconds": …}``, or ``"result": "failed"`` with
 ``"code"`` and the sentence in ``"error"``.
 """
 
@@ -11,6 +12,7 @@ import asyncio
 import contextlib
 import json
 import logging
+import os
 import random
 import signal
 import sys
@@ -153,6 +155,8 @@ async def _run(worker: Worker) -> Counts | None:
 def main(plan: Path, credentials: Path, shard: int) -> int:
     """Run a worker to its end; returns the exit code (``ExitCode``)."""
     logging.basicConfig(level=logging.INFO, stream=sys.stderr, format="%(asctime)s %(levelname)s %(message)s")
+    # numpy's linear algebra, which nothing here uses, would start a thread for each core.
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     started = time.monotonic()
     try:
         worker = Worker(Assignment.read(plan), credentials, shard)
@@ -162,9 +166,8 @@ def main(plan: Path, credentials: Path, shard: int) -> int:
     if counts is None:
         return _finish(ExitCode.STOPPED, {"result": "stopped"})
     seconds = round(time.monotonic() - started, 3)
-    return _finish(
-        ExitCode.DONE, {"result": "done", "records": counts.records, "bytes": counts.bytes, "seconds": seconds}
-    )
+    done = {"records": counts.records, "bytes": counts.bytes, "filtered": counts.filtered, "seconds": seconds}
+    return _finish(ExitCode.DONE, {"result": "done", **done})
 
 
 def _finish(code: ExitCode, summary: dict[str, str | int | float]) -> int:

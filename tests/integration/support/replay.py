@@ -25,6 +25,7 @@ from sluice.plan.observed import NewTopic, TopicPartition
 from sluice.plan.replay_progress import Committed
 from sluice.replay.assignment import Access, Assignment, Limits, Slice, TopicRoute
 from sluice.replay.group_positions import commit_positions, read_positions
+from sluice.replay.rules import NO_RULES, RecordRules
 from tests.support.kafka import KafkaCluster
 
 JANUARY_2013 = 1_357_000_000_000
@@ -195,6 +196,7 @@ def make_replay(
     limits: Limits | None = None,
     access: Access | None = None,
     run: str | None = None,
+    rules: RecordRules = NO_RULES,
 ) -> Replay:
     """A replay of whole partitions, or of the given ranges, ready to be run; ``run`` has its positions already."""
 
@@ -218,6 +220,7 @@ def make_replay(
             from_ms=from_ms,
             to_ms=to_ms,
             limits=limits or Limits(stall_seconds=30),
+            rules=rules,
         )
         if run:
             return plan

@@ -11,7 +11,7 @@ from typer.testing import CliRunner
 
 from sluice.api.objects import parse
 from sluice.cli.main import app
-from sluice.cli.replay_acts import Request, bound, manifest, unapprovable, useless
+from sluice.cli.replay_acts import Request, Selected, bound, manifest, share, unapprovable, useless
 from sluice.plan.replay_control import Act
 
 REQUEST = Request("february", "demo", "departures", "again", "Earliest", "Latest")
@@ -45,6 +45,22 @@ def test_what_flags_say_is() -> None:
     )
 
 
+def test_flags_say_which_records() -> None:
+    asked = Selected(key_prefixes=["a", "b"], headers=["h", "i=1=2"], exclude_replayed=True, provenance=True)
+    spec = manifest(replace(REQUEST, selection=asked))["spec"]
+    assert spec["select"] == {
+        "key": {"prefix": ["a", "b"]},
+        "headers": [{"name": "h"}, {"name": "i", "exact": ["1=2"]}],
+    }
+    assert (spec["excludeReplayed"], spec["provenance"]) == (True, "Headers")
+    assert manifest(replace(REQUEST, selection=Selected(key_regex="^a")))["spec"]["select"] == {"key": {"regex": "^a"}}
+
+
+@pytest.mark.parametrize(("text", "expected"), [("10", (0, 10)), ("10-20", (10, 20))])
+def test_a_share_of_all_keys(text: str, expected: tuple[int, int]) -> None:
+    assert share(text) == {"from": expected[0], "to": expected[1]}
+
+
 @pytest.mark.parametrize(
     ("text", "expected"),
     [
@@ -76,6 +92,9 @@ def test_what_is_none_of_these_is_answered_by_a_sentence(text: str, sentence: st
     ("asked", "sentence"),
     [
         (replace(REQUEST, cluster="a/b/c"), "neither NAME nor NAMESPACE/NAME"),
+        (replace(REQUEST, selection=Selected(keys=["a"], key_share="10")), "only one of --key, --key-prefix"),
+        (replace(REQUEST, selection=Selected(key_share="a tenth")), "--key-share a tenth is neither"),
+        (replace(REQUEST, selection=Selected(key_share="200")), "spec.select.key.hashRange.to"),
         (replace(REQUEST, source="no topic"), "such a replay can't be: spec.source.topic"),
     ],
 )

@@ -63,12 +63,12 @@ def logs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 @pytest.mark.parametrize(
     ("before", "failing", "code", "ran"),
     [
-        (False, (), 0, "setup check binaries images cluster-up integration e2e cluster-down"),
-        (True, (), 0, "setup check binaries images cluster-up integration e2e"),
+        (False, (), 0, "setup check binaries images integration cluster-up e2e cluster-down"),
+        (True, (), 0, "setup check binaries images integration cluster-up e2e"),
         (False, ("check",), 1, "setup check"),
         (False, ("binaries",), 1, "setup check binaries images"),
-        (False, ("cluster-up",), 1, "setup check binaries images cluster-up cluster-down"),
-        (True, ("e2e",), 1, "setup check binaries images cluster-up integration e2e"),
+        (False, ("cluster-up",), 1, "setup check binaries images integration cluster-up cluster-down"),
+        (True, ("e2e",), 1, "setup check binaries images integration cluster-up e2e"),
     ],
 )
 def test_a_cluster_is_removed_at_the_end_only_if_this_run_made_it(

@@ -126,3 +126,8 @@ def test_the_last_words_are_those_of_the_last_pod_that_said_something() -> None:
     newer = pod(json.dumps({"code": "POSITION_LOST", "error": "newer"}), "2026-01-02T00:00:00Z")
     noise = pod("Killed", "2026-01-03T00:00:00Z")
     assert worker_state(job("Failed"), [newer, noise, older]).failure == (Reason.POSITION_LOST, "newer")
+
+
+def test_records_that_rules_left_out_are_counted() -> None:
+    found, _ = progress(PLAN, {0: Committed(350, 200, 2000, 7), 1: Committed(250, 250, 2500, 5)}, None, NOW)
+    assert found.filtered == 12

@@ -24,8 +24,8 @@ from sluice.replay.batch import (
     split,
 )
 from sluice.replay.compression import GZIP, LZ4, NONE, SNAPPY, ZSTD, compress, decompress
-from sluice.replay.errors import CorruptBatchError, RefusedError
-from sluice.replay.records import Record, content_of, control_type, key_and_value, read_records, write_batches
+from sluice.replay.errors import CorruptBatchError
+from sluice.replay.records import Record, content_of, control_type, key_and_value, read_records, write_batch
 
 CODECS = (NONE, GZIP, SNAPPY, LZ4, ZSTD)
 Row = tuple[bytes | None, bytes | None, list[tuple[str, bytes | None]], int]
@@ -110,12 +110,12 @@ def test_records_are_read_and_written_as_others_do(data: list[Row], codec: int, 
     found = read_records(only(built(data, base, codec)))
     assert [record.offset for record in found] == list(range(base, base + len(data)))
     assert [record.timestamp for record in found] == [row[3] for row in data]
-    ((view, count),) = write_batches(found, codec, 10**7, "t-0")
-    assert count == len(data)
+    view = write_batch(found, codec)
     again = only(bytearray(view))
+    assert again.records == len(data)
     assert again.codec == codec
     assert again.max_timestamp == max(row[3] for row in data)
-    plain = assemble(bytes(decompress(codec, view[HEADER_BYTES:])), NONE, count, again.base_timestamp, 0)
+    plain = assemble(bytes(decompress(codec, view[HEADER_BYTES:])), NONE, len(data), again.base_timestamp, 0)
     assert read_by_others(plain) == [(key, value, headers, time) for key, value, headers, time in data]
 
 
@@ -175,21 +175,6 @@ def test_under_log_append_time_every_record_has_the_batchs_time() -> None:
     assert [record.timestamp for record in read_records(only(raw))] == [20, 20]
 
 
-def test_what_is_too_large_is_halved_until_it_fits() -> None:
-    found = [Record(n, n, content_of(b"k", bytes(100))) for n in range(64)]
-    batches = write_batches(found, NONE, 1000, "t-0")
-    assert sum(count for _, count in batches) == 64
-    assert all(len(view) <= 1000 for view, _ in batches)
-    assert [r.content for view, _ in batches for r in read_records(only(bytearray(view)))] == [
-        record.content for record in found
-    ]
-
-
-def test_a_record_that_never_fits_is_named() -> None:
-    with pytest.raises(RefusedError, match=r"t-0, offset 7: .*1000.*max\.message\.bytes"):
-        write_batches([Record(7, 0, content_of(None, bytes(2000)))], NONE, 1000, "t-0")
-
-
 @pytest.mark.parametrize(("key", "value"), [(b"k", b"v"), (None, b""), (b"", None), (None, None)])
 def test_key_and_value_of_a_content(key: bytes | None, value: bytes | None) -> None:
     assert key_and_value(content_of(key, value)) == (key, value)
@@ -198,7 +183,7 @@ def test_key_and_value_of_a_content(key: bytes | None, value: bytes | None) -> N
 def test_control_batches_say_what_became_of_a_transaction() -> None:
     for kind in (0, 1):
         marker = content_of((0).to_bytes(2, "big") + kind.to_bytes(2, "big"), b"\0" * 6)
-        ((view, _),) = write_batches([Record(0, 0, marker)], NONE, 1000, "t-0")
+        view = write_batch([Record(0, 0, marker)])
         batch = only(change(bytearray(view), CONTROL | 0x10))
         assert batch.control
         assert control_type(batch) == kind

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -12,6 +14,7 @@ from sluice.replay.assignment import Access, Assignment, Limits, Slice, TopicRou
 from sluice.replay.errors import BadPlanError
 from sluice.replay.ledger import LedgerEntry, LedgerState
 from sluice.replay.positions import Counts
+from sluice.replay.rules import HeaderRule, Match, RecordRules
 from sluice.replay.worker import Worker, connection_settings
 
 PLAN = Assignment(
@@ -29,6 +32,24 @@ PLAN = Assignment(
 
 def test_a_plan_survives_its_file() -> None:
     assert Assignment.from_json(PLAN.to_json()) == PLAN
+
+
+def test_what_is_asked_of_records_survives_its_file() -> None:
+    rules = RecordRules(
+        key=Match(prefix=("a", "ä")),
+        hash_range=(0, 10),
+        headers=(HeaderRule("h"), HeaderRule("i", Match(regex="^x")), HeaderRule("j", absent=True)),
+        exclude_replayed=True,
+        drop=("d",),
+        rename=(("old", "new"),),
+        mark="ns/job",
+    )
+    plan = replace(PLAN, rules=rules)
+    assert Assignment.from_json(plan.to_json()) == plan
+
+
+def test_where_nothing_is_asked_of_records_the_plan_is_one_that_earlier_workers_read() -> None:
+    assert "rules" not in json.loads(PLAN.to_json())
 
 
 def test_ten_thousand_partitions_fit_into_a_config_map() -> None:
@@ -73,7 +94,12 @@ def test_credentials_are_what_stands_in_the_folder(tmp_path: Path) -> None:
     assert "hidden" not in repr(found)
 
 
-@pytest.mark.parametrize("counts", [Counts(), Counts(5, 10**15)])
+def test_counts_without_filtered_records_are_as_earlier_workers_wrote_and_read_them() -> None:
+    assert Counts(5, 6).metadata() == "r=5;b=6"
+    assert Counts.parse("r=5;b=6") == Counts(5, 6)
+
+
+@pytest.mark.parametrize("counts", [Counts(), Counts(5, 10**15), Counts(5, 6, 7)])
 def test_counts_travel_in_the_offsets_metadata(counts: Counts) -> None:
     assert Counts.parse(counts.metadata()) == counts
 
@@ -94,7 +120,9 @@ def test_the_ledger_keeps_the_whole_plan() -> None:
         partitions=[PartitionRange(partition=0, start=0, end=10, shard=0)],
         warnings=["careful"],
     )
-    entry = LedgerEntry("ns/job/h", LedgerState.COMPLETED, "uid", plan, 5, "2026", 7, 8)
+    entry = LedgerEntry("ns/job/h", LedgerState.COMPLETED, "uid", plan, 5, "2026", 7, 8, 9)
     assert LedgerEntry.from_json("ns/job/h", entry.to_json()) == entry
+    earlier = {name: value for name, value in json.loads(entry.to_json()).items() if name != "filtered"}
+    assert LedgerEntry.from_json("ns/job/h", json.dumps(earlier)) == replace(entry, filtered=0)
     with pytest.raises(ValueError, match="lacks"):
         LedgerEntry.from_json("ns/job/h", "{}")

@@ -6,8 +6,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sluice.replay.batch import CONTROL, LOG_APPEND_TIME, TRANSACTIONAL, assemble, split
-from sluice.replay.records import Record, content_of, key_and_value, read_records, write_batches
-from sluice.replay.selection import AbortedTransaction, Piece, Selection
+from sluice.replay.pieces import Piece
+from sluice.replay.records import Record, content_of, key_and_value, read_records, write_batch
+from sluice.replay.selection import AbortedTransaction, Selection
 from tests.unit.replay.test_batches import change
 
 
@@ -16,8 +17,7 @@ def batch(first: int, count: int, *, producer: int = -1, attributes: int = 0, ti
     found = [
         Record(0, times[n] if times else first + n, content_of(None, str(first + n).encode())) for n in range(count)
     ]
-    ((view, _),) = write_batches(found, 0, 10**6, "t")
-    raw = bytearray(view)
+    raw = bytearray(write_batch(found))
     raw[0:8] = first.to_bytes(8, "big")
     raw[43:51] = producer.to_bytes(8, "big", signed=True)
     return bytes(change(raw, attributes))
@@ -26,8 +26,7 @@ def batch(first: int, count: int, *, producer: int = -1, attributes: int = 0, ti
 def marker(offset: int, producer: int, *, commit: bool) -> bytes:
     """The end of a transaction."""
     content = content_of(bytes([0, 0, 0, int(commit)]), b"\0" * 6)
-    ((view, _),) = write_batches([Record(0, 0, content)], 0, 1000, "t")
-    raw = bytearray(view)
+    raw = bytearray(write_batch([Record(0, 0, content)]))
     raw[0:8] = offset.to_bytes(8, "big")
     raw[43:51] = producer.to_bytes(8, "big")
     return bytes(change(raw, CONTROL | TRANSACTIONAL))
