@@ -77,17 +77,14 @@ def test_it_is_exactly_once_though_worker_and_operator_are_killed_and_the_worker
         ),
     )
     space.apply(objects.replay("all", solo.reference, "orders", "orders-again", backoffLimit=100))
-    _written(solo, "orders-again", "read_uncommitted", 0)
-    _kill_workers(space, "all")  # in the middle of its first transaction
+    _kill_worker(space, solo, "all", "orders-again", 0)  # in the middle of its first transaction
     system = space.within(SYSTEM_NAMESPACE)
     for operator in system.list("pods", labels={"app.kubernetes.io/name": "sluice"}):
         _kill(system, operator["metadata"]["name"])
-    left = _written(solo, "orders-again", "read_uncommitted", 0)
-    # Of what it left only the marks of its end are to come: more than that is what the next worker has committed.
-    _written(solo, "orders-again", "read_committed", left + PARTITIONS)
-    killed = _kill_workers(space, "all")
+    left = _offsets(solo, "orders-again")
+    # Beyond what the first one left, and the marks of its end: the next one is in the middle of it all.
+    _kill_worker(space, solo, "all", "orders-again", left + PARTITIONS + RECORDS // 4)
     body = completed(space, "all", timeout=240)
-    assert killed, "it was done too soon to be killed again: give it more records"
     assert body["status"]["progress"]["records"] == RECORDS
     assert differences(solo.read("orders"), solo.read("orders-again")) == []
 
@@ -129,22 +126,29 @@ def test_a_target_that_does_not_exist_is_said_and_nothing_runs(solo: KafkaCluste
     assert not space.list("jobs")
 
 
-def _written(cluster: KafkaCluster, topic: str, isolation: str, more_than: int, seconds: float = 120) -> int:
-    """Wait until ``topic`` has more offsets than ``more_than`` for consumers of this isolation level; how many."""
-    deadline = time.monotonic() + seconds
-    client = cluster.client() | {"isolation.level": isolation}
-    while (found := sum(kafka.end_offsets(client, topic).values())) <= more_than:
-        assert time.monotonic() < deadline, f"{topic} has {found} offsets after {seconds:g} s, not above {more_than}"
-    return found
-
-
-def _kill_workers(space: Kubectl, name: str) -> list[str]:
-    """Kill the workers of a replay that run; their names."""
-    pods = space.list("pods", labels={"sluice.dev/replayjob": name})
-    running = [pod["metadata"]["name"] for pod in pods if pod["status"].get("phase") == "Running"]
+def _kill_worker(space: Kubectl, cluster: KafkaCluster, name: str, target: str, offsets: int) -> None:
+    """Kill the worker of a replay without mercy once ``target`` has more than so many offsets."""
+    deadline = time.monotonic() + 120
+    running: list[str] = []
+    while not running:
+        assert time.monotonic() < deadline, f"no worker of {name} runs"
+        running = _workers(space, name)
+    while (found := _offsets(cluster, target)) <= offsets:
+        assert time.monotonic() < deadline, f"{target} has {found} offsets, not above {offsets}"
+    assert _workers(space, name) == running, f"it was done too soon ({found} offsets): give it more records"
     for pod in running:
         _kill(space, pod)
-    return running
+
+
+def _offsets(cluster: KafkaCluster, topic: str) -> int:
+    """How many offsets a topic has, those of open transactions included."""
+    return sum(kafka.end_offsets(cluster.client() | {"isolation.level": "read_uncommitted"}, topic).values())
+
+
+def _workers(space: Kubectl, name: str) -> list[str]:
+    pods = space.list("pods", labels={"sluice.dev/replayjob": name})
+    living = [pod["metadata"] for pod in pods if pod["status"].get("phase") == "Running"]
+    return [metadata["name"] for metadata in living if "deletionTimestamp" not in metadata]
 
 
 def _kill(space: Kubectl, pod: str) -> None:
