@@ -34,7 +34,7 @@ check: venv ## Static checks and unit tests (the inner loop, under 2 minutes)
 	$(VENV)/bin/mypy
 	PYTHONPATH=operator $(VENV)/bin/lint-imports --no-cache
 	$(PYTHON) -m sluice.api.generate --check
-	$(VENV)/bin/pytest tests/unit
+	$(VENV)/bin/pytest -n auto tests/unit
 
 # What takes minutes is made before the tests, where it can be seen, and not in a fixture of the first one. They mostly
 # wait for others, so that three share two cores well; each has an API server and Kafkas of its own.
