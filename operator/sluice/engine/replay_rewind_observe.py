@@ -14,7 +14,7 @@ from sluice.plan.group import claimed_id
 from sluice.plan.observed import TopicPartition
 from sluice.plan.ownership import owners
 from sluice.plan.replay import milliseconds
-from sluice.plan.rewind import wanted
+from sluice.plan.rewind import exists, wanted
 from sluice.plan.rewind_model import Bounds, Observed, Positions, RewindPlan, Snapshot, Topics, busy
 
 _CLAIMS: Final = "ConsumerGroup"
@@ -57,8 +57,7 @@ async def observe_again(admin: KafkaAdmin, done: RewindPlan, positions: Position
     """What the undoing of a plan is planned from."""
 
     def places(topics: Topics) -> Sequence[TopicPartition]:
-        moved = (move.place for move in done.moved)
-        return [p for p in moved if p.topic in topics and p.partition < len(topics[p.topic].partitions)]
+        return [move.place for move in done.moved if exists(move.place, topics)]
 
     return await _observe(admin, done.group, positions, done.topic_ids, places, None, None)
 

@@ -6,11 +6,11 @@ from collections.abc import Sequence
 from datetime import datetime
 from typing import Final
 
-from sluice.api.base import Condition, ConditionType, Reason
+from sluice.api.base import ConditionType, Reason
 from sluice.api.objects import ReplayJob
 from sluice.api.replay import ReplayControl, ReplayPhase, Wanted
 from sluice.engine import status as conditions
-from sluice.engine.replay_status import ReplayReport
+from sluice.engine.replay_status import ReplayReport, holds
 from sluice.plan.rewind_model import RewindPlan, sentence, shown
 from sluice.replay.rewind_ledger import RewindEntry
 
@@ -30,7 +30,7 @@ class RewindReport(ReplayReport):
         """Its group has members; it waits for them to go."""
         message = f"{who}; it waits until {conditions.stamp(until)} for the group to be empty"
         undoes = job.status.phase in (ReplayPhase.COMPLETED, ReplayPhase.ALREADY_COMPLETED)
-        own = [_holds(ConditionType.COMPLETE, Reason.COMPLETED, "it is to be undone")] if undoes else []
+        own = [holds(ConditionType.COMPLETE, Reason.COMPLETED, "it is to be undone")] if undoes else []
         if not any(condition.reason == Reason.GROUP_ACTIVE.value for condition in job.status.conditions):
             self.tell(job, Reason.GROUP_ACTIVE, message)
         found = conditions.reconciling(job, self._now(), Reason.GROUP_ACTIVE, message, own=own)
@@ -44,7 +44,7 @@ class RewindReport(ReplayReport):
     async def rewind_planned(self, job: ReplayJob, plan: RewindPlan, notes: Sequence[str] = ()) -> None:
         """The plan is frozen, or shown: ``notes`` is what would stand against it."""
         told, status = f"{sentence(plan, done=False)} (plan {plan.hash})", shown(plan, snapshot=False)
-        own, ended = [_holds(ConditionType.PLANNED, Reason.PLANNED, told)], {}
+        own, ended = [holds(ConditionType.PLANNED, Reason.PLANNED, told)], {}
         if job.spec.dry_run:
             message = f"{told}; it is a dry run, so nothing moves"
             found = conditions.ready(job, self._now(), message, reason=Reason.PLANNED, own=own)
@@ -64,7 +64,7 @@ class RewindReport(ReplayReport):
         if job.status.phase is not ReplayPhase.SUSPENDED:
             self.tell(job, Reason.SUSPENDED, message)
         ready = conditions.condition(ConditionType.READY, False, Reason.SUSPENDED, message)
-        own = _holds(ConditionType.SUSPENDED, Reason.SUSPENDED, message)
+        own = holds(ConditionType.SUSPENDED, Reason.SUSPENDED, message)
         await self._write(job, conditions.settle(job, self._now(), [ready, own]), phase=ReplayPhase.SUSPENDED)
 
     async def rewound(self, job: ReplayJob, entry: RewindEntry, plan: RewindPlan) -> None:
@@ -78,7 +78,7 @@ class RewindReport(ReplayReport):
                 f"a Rewind of this name and spec was completed at {entry.at} ({done}), so nothing was moved again;"
                 " another spec.runId asks for another run"
             )
-        own = [_holds(ConditionType.COMPLETE, reason, message)]
+        own = [holds(ConditionType.COMPLETE, reason, message)]
         self.tell(job, reason, message)
         self._measure_moved(job, len(plan.moved))
         found = conditions.ready(job, self._now(), message, reason=reason, own=own)
@@ -87,7 +87,7 @@ class RewindReport(ReplayReport):
     async def undone(self, job: ReplayJob, entry: RewindEntry, plan: RewindPlan) -> None:
         """The positions are back where they were."""
         message = "; ".join([f"it was undone at {entry.at}: {sentence(plan, done=True)}", *plan.warnings, _NOT_AGAIN])
-        own = [_holds(ConditionType.COMPLETE, Reason.UNDONE, message)]
+        own = [holds(ConditionType.COMPLETE, Reason.UNDONE, message)]
         self.tell(job, Reason.UNDONE, message)
         self._measure_moved(job, 0)
         found = conditions.ready(job, self._now(), message, reason=Reason.UNDONE, own=own)
@@ -100,7 +100,7 @@ class RewindReport(ReplayReport):
             " is put right"
         )
         self.tell(job, Reason.REFUSED, message, "Warning")
-        own = [_holds(ConditionType.COMPLETE, Reason.COMPLETED, message)]
+        own = [holds(ConditionType.COMPLETE, Reason.COMPLETED, message)]
         found = conditions.ready(job, self._now(), message, reason=Reason.COMPLETED, own=own)
         control = job.status.control
         asked = control.model_copy(update={"wanted": Wanted.RUN}) if control else None
@@ -110,7 +110,7 @@ class RewindReport(ReplayReport):
         """Somebody gave it up, or an earlier object of this name and spec."""
         what = "it" if entry.uid == job.uid else "a Rewind of this name and spec"
         message = f"{what} was cancelled at {entry.at}, before anything was moved; {_NOT_AGAIN}"
-        own = [_holds(ConditionType.FAILED, Reason.CANCELLED, message)]
+        own = [holds(ConditionType.FAILED, Reason.CANCELLED, message)]
         self.tell(job, Reason.CANCELLED, message)
         found = conditions.stalled(job, self._now(), Reason.CANCELLED, message, own=own)
         await self._end(job, found, ReplayPhase.CANCELLED)
@@ -118,7 +118,3 @@ class RewindReport(ReplayReport):
     def _measure_moved(self, job: ReplayJob, positions: int) -> None:
         metrics = self._context.metrics
         metrics.replace(job.key, metrics.replay_positions_moved, {(job.namespace, job.name): positions})
-
-
-def _holds(type_: ConditionType, reason: Reason, message: str) -> Condition:
-    return conditions.condition(type_, True, reason, message)

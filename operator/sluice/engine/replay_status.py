@@ -99,7 +99,7 @@ class ReplayReport:
         message = (
             f"{_how_far(plan, measured)}, and waits for sluice.dev/resume (kubectl sluice replay resume {job.name})"
         )
-        own = [_planned(plan_sentence(job, plan)), _holds(ConditionType.SUSPENDED, Reason.SUSPENDED, message)]
+        own = [_planned(plan_sentence(job, plan)), holds(ConditionType.SUSPENDED, Reason.SUSPENDED, message)]
         ready = conditions.condition(ConditionType.READY, False, Reason.SUSPENDED, message)
         if job.status.phase is not ReplayPhase.SUSPENDED:
             self.tell(job, Reason.SUSPENDED, message)
@@ -114,7 +114,7 @@ class ReplayReport:
         message = f"{measured.records:,} records were copied to {job.spec.target.topic}, each once{_loudly(job)}"
         if measured.filtered:
             message += f"; {measured.filtered:,} were left out, as the spec asks"
-        own = [_planned(plan_sentence(job, plan)), _holds(ConditionType.COMPLETE, Reason.COMPLETED, message)]
+        own = [_planned(plan_sentence(job, plan)), holds(ConditionType.COMPLETE, Reason.COMPLETED, message)]
         found = conditions.ready(job, self._now(), message, reason=Reason.COMPLETED, own=own)
         self.tell(job, Reason.COMPLETED, message)
         await self._end(job, found, ReplayPhase.COMPLETED, plan=plan, progress=measured)
@@ -125,14 +125,14 @@ class ReplayReport:
             f"a replay of this name and spec was completed at {at} ({records:,} records), so nothing was copied again;"
             " another spec.runId asks for another run"
         )
-        own = [_holds(ConditionType.COMPLETE, Reason.ALREADY_COMPLETED, message)]
+        own = [holds(ConditionType.COMPLETE, Reason.ALREADY_COMPLETED, message)]
         found = conditions.ready(job, self._now(), message, reason=Reason.ALREADY_COMPLETED, own=own)
         self.tell(job, Reason.ALREADY_COMPLETED, message)
         await self._end(job, found, ReplayPhase.ALREADY_COMPLETED, plan=plan)
 
     async def refused(self, job: ReplayJob, message: str) -> None:
         """It isn't done, and nothing has moved."""
-        own = [_holds(ConditionType.FAILED, Reason.REFUSED, message)]
+        own = [holds(ConditionType.FAILED, Reason.REFUSED, message)]
         found = conditions.stalled(job, self._now(), Reason.REFUSED, message, own=own)
         self.tell(job, Reason.REFUSED, message, "Warning")
         await self._end(job, found, ReplayPhase.REFUSED)
@@ -145,7 +145,7 @@ class ReplayReport:
         message = f"it was cancelled at {at}: {far}; {_NOT_AGAIN}"
         if measured is not None:
             self._measure(job, measured)
-        own = [_holds(ConditionType.FAILED, Reason.CANCELLED, message)]
+        own = [holds(ConditionType.FAILED, Reason.CANCELLED, message)]
         found = conditions.stalled(job, self._now(), Reason.CANCELLED, message, own=own)
         self.tell(job, Reason.CANCELLED, message)
         # A progress that can't be measured any more is the last one that was.
@@ -156,7 +156,7 @@ class ReplayReport:
     async def cancelled_before(self, job: ReplayJob, plan: ReplayPlan | None, at: str, records: int) -> None:
         """An earlier object of this name and spec was given up."""
         message = f"a replay of this name and spec was cancelled at {at}, after {records:,} records; {_NOT_AGAIN}"
-        own = [_holds(ConditionType.FAILED, Reason.CANCELLED, message)]
+        own = [holds(ConditionType.FAILED, Reason.CANCELLED, message)]
         found = conditions.stalled(job, self._now(), Reason.CANCELLED, message, own=own)
         self.tell(job, Reason.CANCELLED, message)
         await self._end(job, found, ReplayPhase.CANCELLED, plan=plan)
@@ -165,7 +165,7 @@ class ReplayReport:
         """It can't go on."""
         if measured is not None:
             self._measure(job, measured)
-        own = [_holds(ConditionType.FAILED, reason, message)]
+        own = [holds(ConditionType.FAILED, reason, message)]
         found = conditions.stalled(job, self._now(), reason, message, own=own)
         self.tell(job, reason, message, "Warning")
         await self._end(job, found, ReplayPhase.FAILED, progress=measured)
@@ -222,8 +222,9 @@ def plan_sentence(job: ReplayJob, plan: ReplayPlan) -> str:
 
 
 def _planned(message: str) -> Condition:
-    return _holds(ConditionType.PLANNED, Reason.PLANNED, message)
+    return holds(ConditionType.PLANNED, Reason.PLANNED, message)
 
 
-def _holds(type_: ConditionType, reason: Reason, message: str) -> Condition:
+def holds(type_: ConditionType, reason: Reason, message: str) -> Condition:
+    """A condition that is true."""
     return conditions.condition(type_, True, reason, message)

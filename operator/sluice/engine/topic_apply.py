@@ -13,6 +13,7 @@ from sluice.api.objects import Key, Topic
 from sluice.api.topic import DeletionPolicy
 from sluice.engine.batching import confirm, each
 from sluice.engine.finalizers import hold
+from sluice.engine.leaving import Errors
 from sluice.engine.reconciler import Context
 from sluice.kafka.admin import KafkaAdmin
 from sluice.kafka.errors import KafkaError, KafkaRefusedError
@@ -31,8 +32,6 @@ logger = logging.getLogger(__name__)
 
 VISIBLE_ATTEMPTS: Final = 20
 VISIBLE_PAUSE_SECONDS: Final = 0.1
-
-Errors = dict[Key, Exception]
 
 
 @dataclass

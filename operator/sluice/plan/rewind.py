@@ -56,7 +56,7 @@ def wanted(rewind: Rewind, positions: Positions, snapshot: Snapshot | None, topi
     return sorted(
         place
         for place in has
-        if _exists(place, topics) and (not named or place.topic in named) and _named(place, named.get(place.topic, ()))
+        if exists(place, topics) and (not named or place.topic in named) and _named(place, named.get(place.topic, ()))
     )
 
 
@@ -224,7 +224,7 @@ def _warnings(rewind: Rewind, observed: Observed, places: Collection[TopicPartit
     held = [place for place in places if observed.bounds[place].stable < observed.bounds[place].latest]
     if held and rewind.to.snapshot is None:
         yield f"open transactions hold {places_of(held)} back: the last stable offset counts as their end"
-    gone = sorted(place for place in observed.positions if not _exists(place, observed.topics))
+    gone = sorted(place for place in observed.positions if not exists(place, observed.topics))
     if gone and not rewind.topics:
         yield f"{places_of(gone)} don't exist any more: left as they are"
     has = observed.snapshot.positions if observed.snapshot is not None else observed.positions
@@ -235,7 +235,7 @@ def _warnings(rewind: Rewind, observed: Observed, places: Collection[TopicPartit
             " ConsumerGroup or its clients' auto.offset.reset decides"
         )
     if observed.snapshot is not None and not rewind.topics:
-        newer = sorted(p for p in observed.positions if p not in has and _exists(p, observed.topics))
+        newer = sorted(p for p in observed.positions if p not in has and exists(p, observed.topics))
         if newer:
             yield f"the snapshot has no position for {places_of(newer)}: left as they are"
     if observed.group.protocol_type == STREAMS:
@@ -256,12 +256,13 @@ def _ids(topics: Topics, places: Iterable[TopicPartition]) -> dict[str, str]:
     return {name: topics[name].id for name in sorted({place.topic for place in places})}
 
 
-def _exists(place: TopicPartition, topics: Topics) -> bool:
+def exists(place: TopicPartition, topics: Topics) -> bool:
+    """Whether a partition is (still) there."""
     return place.topic in topics and place.partition < len(topics[place.topic].partitions)
 
 
 def _same_topic(place: TopicPartition, ids: Mapping[str, str], topics: Topics) -> bool:
-    return _exists(place, topics) and ids.get(place.topic) == topics[place.topic].id
+    return exists(place, topics) and ids.get(place.topic) == topics[place.topic].id
 
 
 def _named(place: TopicPartition, partitions: Collection[int]) -> bool:
